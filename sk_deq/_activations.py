@@ -1,0 +1,138 @@
+"""The activations, each defined once. To add one, add a line to ``ACTIVATIONS``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from . import _duals
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise activation phi and what the theory needs to know of it.
+
+    Parameters
+    ----------
+    name : str
+    fn : callable
+        Elementwise, torch tensor to torch tensor, differentiable by autograd.
+    parity : {"odd", "even", None}
+    homogeneous : bool
+        phi(a t) = a phi(t) for every a > 0.
+    kinks : tuple of float
+        Points at which phi or one of its first derivatives jumps.
+    lipschitz : float
+        The smallest L with |phi(t) - phi(t')| <= L |t - t'|.
+    dual : callable or None
+        Closed form of its dual activation, see ``_duals``.
+    """
+
+    name: str
+    fn: Callable
+    parity: str | None = None
+    homogeneous: bool = False
+    kinks: tuple = ()
+    lipschitz: float = 1.0
+    dual: Callable | None = None
+
+    def __call__(self, t):
+        return self.fn(t)
+
+    def derivative(self, t):
+        """phi'(t), by autograd."""
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            return torch.autograd.grad(self.fn(t).sum(), t)[0]
+
+
+def _leaky_relu(t):
+    return torch.nn.functional.leaky_relu(t, 0.01)
+
+
+_CLOSED = _duals.piecewise_linear
+_F = torch.nn.functional
+
+ACTIVATIONS = {
+    a.name: a
+    for a in [
+        Activation("relu", torch.relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.0)),
+        Activation("leaky_relu", _leaky_relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.01)),
+        Activation("abs", torch.abs, "even", True, (0.0,), 1.0, _CLOSED(1.0, -1.0)),
+        Activation("tanh", torch.tanh, "odd"),
+        Activation("erf", torch.erf, "odd", lipschitz=1.1283791670955126, dual=_duals.erf),
+        Activation("sin", torch.sin, "odd", dual=_duals.sin),
+        Activation("sigmoid", torch.sigmoid, lipschitz=0.25),
+        Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0)),
+        Activation("elu", _F.elu, kinks=(0.0,)),
+        Activation("gelu", _F.gelu, lipschitz=1.1289041882209957, dual=_duals.gelu),
+        Activation("silu", _F.silu, lipschitz=1.0998393194982747),
+        Activation("softplus", _F.softplus),
+        Activation("identity", lambda t: t, "odd", True, (), 1.0, _CLOSED(1.0, 1.0)),
+    ]
+}
+
+
+def get_activation(activation):
+    """Return the Activation for a registry name, a torch callable or an Activation.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or a callable is not elementwise and differentiable.
+    TypeError
+        If it is neither a string nor callable.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation={activation!r} is unknown; use one of {sorted(ACTIVATIONS)} "
+                "or an elementwise torch callable."
+            )
+        return ACTIVATIONS[activation]
+    if callable(activation):
+        return _from_callable(activation)
+    raise TypeError(
+        f"activation must be a name or an elementwise torch callable, got {type(activation)}."
+    )
+
+
+def _from_callable(fn):
+    """Probe a user's callable: is it elementwise, where are its kinks, how steep is it?"""
+    name = getattr(fn, "__name__", type(fn).__name__)
+    raw = Activation(name, fn)
+    # the irrational offset keeps grid points off kinks at round numbers
+    grid = torch.linspace(-20, 20, 8001, dtype=torch.float64) + 0.0012345678
+    try:
+        value = fn(grid)
+        elementwise = value.shape == grid.shape and torch.allclose(value[::7], fn(grid[::7]))
+        slope = raw.derivative(grid)
+    except Exception as error:
+        raise ValueError(
+            f"activation={name!r} cannot be evaluated on a float64 tensor and differentiated by "
+            f"autograd: {error}"
+        ) from error
+    if not elementwise:
+        raise ValueError(f"activation={name!r} is not elementwise.")
+    if not (torch.isfinite(value).all() and torch.isfinite(slope).all()):
+        raise ValueError(f"activation={name!r} is not finite on [-20, 20].")
+    kinks = {0.0} | _jumps(fn, value, grid) | _jumps(raw.derivative, slope, grid)
+    return Activation(name, fn, kinks=tuple(sorted(kinks)), lipschitz=float(slope.abs().max()))
+
+
+def _jumps(fn, value, grid):
+    """Points where `fn`, given as `value` on `grid`, is discontinuous, found by bisection."""
+    step = value.diff().abs()
+    beside = torch.maximum(_F.pad(step, (1, 0))[:-1], _F.pad(step, (0, 1))[1:])
+    found = set()
+    for i in torch.nonzero(step > 10 * beside + 1e-6).ravel().tolist():
+        low, high = grid[i], grid[i + 1]
+        for _ in range(60):
+            middle = (low + high) / 2
+            left, here, right = fn(torch.stack([low, middle, high]))
+            to_the_right = (here - left).abs() < (right - here).abs()
+            low, high = (middle, high) if to_the_right else (low, middle)
+        found.add(round(float(middle), 12))
+    return found

@@ -1,0 +1,65 @@
+"""The one place where devices, dtypes and generators are resolved and arrays become tensors."""
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(device="auto"):
+    """Return the torch.device meant by `device`: "auto" is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the name is not a torch device or names a device that this machine lacks.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a torch device; use 'auto', 'cpu' or 'cuda'."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device='{device}', but torch sees no CUDA device; use device='cpu'.")
+    return device
+
+
+def resolve_dtype(dtype):
+    """Return the torch dtype for "float32", "float64" or the numpy or torch dtype of that name.
+
+    Raises
+    ------
+    ValueError
+        For any other dtype.
+    """
+    if isinstance(dtype, torch.dtype):
+        name = str(dtype).removeprefix("torch.")
+    else:
+        name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name not in _DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not supported; use 'float32' or 'float64'.")
+    return _DTYPES[name]
+
+
+def to_tensor(array, *, dtype=None, device="cpu"):
+    """Return `array` (numpy or torch) as a tensor; shares memory where that is safe."""
+    if not isinstance(array, torch.Tensor):
+        array = np.asarray(array)
+        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+            array = array.copy()  # torch cannot wrap read-only or reversed memory
+        array = torch.from_numpy(array)
+    return array.to(device=device, dtype=dtype)
+
+
+def make_generator(random_state):
+    """Return a CPU torch.Generator seeded from `random_state` (None, int or RandomState).
+
+    Drawing on the CPU makes a draw the same whatever device it is used on, and leaves torch's
+    global generator alone.
+    """
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return torch.Generator().manual_seed(int(seed))
