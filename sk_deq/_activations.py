@@ -65,8 +65,8 @@ ACTIVATIONS = {
         Activation("sigmoid", torch.sigmoid, lipschitz=0.25),
         Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0)),
         Activation("elu", _F.elu, kinks=(0.0,)),
-        Activation("gelu", _F.gelu, lipschitz=1.1289041882209957, dual=_duals.gelu),
-        Activation("silu", _F.silu, lipschitz=1.0998393194982747),
+        Activation("gelu", _F.gelu, lipschitz=1.1289041451469777, dual=_duals.gelu),
+        Activation("silu", _F.silu, lipschitz=1.0998393200748),
         Activation("softplus", _F.softplus),
         Activation("identity", lambda t: t, "odd", True, (), 1.0, _CLOSED(1.0, 1.0)),
     ]
