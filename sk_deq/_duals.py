@@ -4,25 +4,19 @@ For (u, w) centred Gaussian with standard deviations s1, s2 and correlation r, e
 
     G = E[phi(u) phi(w)]    and    D = E[phi'(u) phi'(w)] = dG / d(s1 s2 r)    (Price's theorem).
 
-All take and return torch tensors, broadcast, and accept complex r (|r| < 1) for power-series work.
-They are written in standard deviations and ratios so that s from 1e-150 to 1e150 neither overflows
-nor cancels. Sources: Cho and Saul (2009) for piecewise-linear phi, Williams (1997) for erf,
-Tsuchida et al. (2021) for GELU; ``_gaussian.dual_function`` serves every other activation.
+All take and return float64 tensors and broadcast. They are written in standard deviations and
+ratios so that s from 1e-150 to 1e150 neither overflows nor cancels. Sources: Cho and Saul (2009)
+for piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. The logistic
+family (sigmoid, tanh, softplus, SiLU) is reduced to these by writing the logistic distribution as a
+mixture of normals; the dual of a clipped line is an integral over the correlation.
+``_gaussian.dual_function`` serves every other activation.
 """
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
-
-
-def _arcsin(r, cosine):
-    """asin(r) given cosine = sqrt(1 - r^2), which keeps its precision at |r| = 1."""
-    return torch.asin(r) if r.is_complex() else torch.atan2(r, cosine)
-
-
-def _cosine(r):
-    product = (1 - r) * (1 + r)
-    return torch.sqrt(product if r.is_complex() else product.clamp_min(0))
 
 
 def piecewise_linear(positive, negative):
@@ -31,8 +25,8 @@ def piecewise_linear(positive, negative):
 
     def dual(s1, s2, r):
         # odd part (a+b)/2 t, even part (a-b)/2 |t|; the two do not mix
-        cosine = _cosine(r)
-        angle = _arcsin(r, cosine)
+        cosine = ((1 - r) * (1 + r)).clamp_min(0).sqrt()
+        angle = torch.atan2(r, cosine)  # asin(r), to full precision at |r| = 1
         G = s1 * s2 * (odd * r + even * (2 / math.pi) * (cosine + r * angle))
         return G, (odd + even * (2 / math.pi) * angle).expand_as(G)
 
@@ -51,15 +45,12 @@ def erf(s1, s2, r):
     """Dual of erf(t)."""
     _, _, u1, u2, z, w = _saturations(s1, s2, r, 2.0)
     root = w.sqrt()
-    return (2 / math.pi) * _arcsin(z, root), (4 / math.pi) * (u1 * u2).sqrt() / root
+    return (2 / math.pi) * torch.atan2(z, root), (4 / math.pi) * (u1 * u2).sqrt() / root
 
 
 def sin(s1, s2, r):
     """Dual of sin(t)."""
     c = s1 * s2 * r
-    if r.is_complex():
-        scale = torch.exp(-(s1 * s1 + s2 * s2) / 2)
-        return scale * torch.sinh(c), scale * torch.cosh(c)
     # exp(-(q1 + q2)/2 + |c|), written so that nothing overflows; then sinh and cosh of |c| over it
     scale = torch.exp(-((s1 - s2) ** 2) / 2 - s1 * s2 * (1 - r.abs())) / 2
     decay = torch.expm1(-2 * c.abs())
@@ -70,7 +61,122 @@ def gelu(s1, s2, r):
     """Dual of t Phi(t), Phi the standard normal distribution function."""
     t1, t2, u1, u2, z, w = _saturations(s1, s2, r, 1.0)
     root, u = w.sqrt(), u1 * u2
-    half = 0.25 + _arcsin(z, root) / (2 * math.pi)  # E[Phi(u) Phi(w)]
+    half = 0.25 + torch.atan2(z, root) / (2 * math.pi)  # E[Phi(u) Phi(w)]
     G = s1 * s2 * (r * half + t1 * t2 * (root + r * r * u / root) / (2 * math.pi))
     t = (t1 * t2) ** 2
     return G, half + z / (2 * math.pi * root) * (1 + 2 * u - t + t * r * r * u / w)
+
+
+def _smoothed_step(s1, s2, r, noise1, noise2):
+    """Dual of Phi(t / noise) - 1/2: of the step function, a normal of that deviation added to t."""
+    t1, t2, rho, cosine = _with_noise(s1, s2, r, noise1, noise2)
+    return torch.atan2(rho, cosine) / (2 * math.pi), 1 / (2 * math.pi * t1 * t2 * cosine)
+
+
+def _smoothed_relu(s1, s2, r, noise1, noise2):
+    """Dual of E relu(t + noise * normal)."""
+    t1, t2, rho, cosine = _with_noise(s1, s2, r, noise1, noise2)
+    half = 0.25 + torch.atan2(rho, cosine) / (2 * math.pi)
+    return t1 * t2 * (cosine / (2 * math.pi) + rho * half), half
+
+
+def _with_noise(s1, s2, r, noise1, noise2):
+    """Standard deviations, correlation and sqrt(1 - correlation^2) with independent noise added."""
+    t1, t2 = torch.hypot(s1, noise1), torch.hypot(s2, noise2)
+    v1, v2 = (noise1 / t1) ** 2, (noise2 / t2) ** 2
+    cosine = ((1 - r) * (1 + r) + r * r * (v1 + v2 - v1 * v2)).sqrt()
+    return t1, t2, s1 / t1 * (s2 / t2) * r, cosine
+
+
+def _smoothed_gate(s1, s2, r, noise1, noise2):
+    """Dual of t Phi(t / noise): gelu(t / noise) * noise."""
+    G, D = gelu(s1 / noise1, s2 / noise2, r)
+    return noise1 * noise2 * G, D
+
+
+@lru_cache
+def _logistic_mixture(n_nodes=16):
+    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-11.
+
+    A logistic variable is a standard normal times 2 K, K of Kolmogorov's distribution (Andrews and
+    Mallows, 1974). The rule is Gaussian quadrature in log K, from the Lanczos process on a grid.
+    """
+    x = np.linspace(math.log(0.15), math.log(4.5), 4001)
+    k = np.exp(x)
+    n, m = np.arange(1, 60)[:, None], np.arange(1, 80, 2)[:, None]
+    with np.errstate(under="ignore"):
+        above = 8 * k * ((-1.0) ** (n + 1) * n**2 * np.exp(-2 * (n * k) ** 2)).sum(axis=0)
+        decay = (m * math.pi / (2 * k)) ** 2
+        below = math.sqrt(2 * math.pi) / k**2 * ((decay - 1) * np.exp(-decay / 2)).sum(axis=0)
+    density = np.where(k < 1, below, above) * k  # Kolmogorov's density, in log k
+    basis = np.zeros((n_nodes + 1, x.size))
+    basis[0] = np.sqrt(density / density.sum())
+    diagonal, off = np.zeros(n_nodes), np.zeros(n_nodes)
+    for j in range(n_nodes):
+        y = x * basis[j]
+        diagonal[j] = basis[j] @ y
+        for _ in range(2):  # orthogonalised twice, or rounding spoils the rule
+            y -= basis[: j + 1].T @ (basis[: j + 1] @ y)
+        off[j] = np.linalg.norm(y)
+        basis[j + 1] = y / off[j]
+    nodes, vectors = np.linalg.eigh(
+        np.diag(diagonal) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1)
+    )
+    return torch.from_numpy(2 * np.exp(nodes)), torch.from_numpy(vectors[0] ** 2)
+
+
+def _mixture(base):
+    """Return the dual of the logistic mixture of a family smoothed by `noise`."""
+
+    def dual(s1, s2, r):
+        G = D = 0
+        noise, weight = _logistic_mixture()
+        s1, s2, r = s1[..., None], s2[..., None], r[..., None]
+        for noise1, weight1 in zip(noise, weight, strict=True):
+            g, d = base(s1, s2, r, noise1, noise)
+            G, D = G + weight1 * (g @ weight), D + weight1 * (d @ weight)
+        return G, D
+
+    return dual
+
+
+softplus, silu = _mixture(_smoothed_relu), _mixture(_smoothed_gate)
+_odd_sigmoid = _mixture(_smoothed_step)
+
+
+def sigmoid(s1, s2, r):
+    """Dual of sigmoid(t)."""
+    G, D = _odd_sigmoid(s1, s2, r)
+    return 0.25 + G, D
+
+
+def tanh(s1, s2, r):
+    """Dual of tanh(t) = 2 (sigmoid(2 t) - 1/2)."""
+    G, D = _odd_sigmoid(2 * s1, 2 * s2, r)
+    return 4 * G, 16 * D
+
+
+def clip(bound, n_nodes=64):
+    r"""Return the dual of phi(t) = min(max(t, -bound), bound).
+
+    phi'' is a pair of point masses, so G'' is elementary (a signed sum of normal densities at the
+    corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r.
+    """
+    x, weight = np.polynomial.legendre.leggauss(n_nodes)
+
+    def dual(s1, s2, r):
+        a, b = bound / s1, bound / s2
+        top = torch.atanh(r).clamp(-20, 20)  # the rest of the integral is below 1e-8
+        D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
+        G = D * r
+        for x_k, weight_k in zip((x + 1) / 2, weight / 2, strict=True):
+            y = x_k * top
+            correlation, inverse = torch.tanh(y), torch.cosh(y) ** 2
+            # densities at equal and at opposite corners; their difference by expm1
+            equal = torch.exp(-((a - b) ** 2) * inverse / 2 - a * b / (1 + correlation))
+            difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
+            term = weight_k * top / torch.cosh(y) * difference / math.pi
+            D, G = D + term, G + term * (r - correlation)
+        return s1 * s2 * G, D
+
+    return dual

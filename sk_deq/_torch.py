@@ -1,5 +1,7 @@
 """The one place where devices, dtypes and generators are resolved and arrays become tensors."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
@@ -63,3 +65,14 @@ def make_generator(random_state):
     """
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     return torch.Generator().manual_seed(int(seed))
+
+
+@contextmanager
+def single_thread():
+    """Run small tensor work on one thread: starting two costs more than they save."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

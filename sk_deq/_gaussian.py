@@ -1,0 +1,220 @@
+r"""Gaussian expectations of an activation: in one dimension, its Hermite series, its dual.
+
+xi is a standard normal throughout, h_k the normalised (probabilists') Hermite polynomials.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ._chebyshev import (
+    chebyshev_coefficients,
+    chebyshev_nodes,
+    clenshaw,
+    scale_ranges,
+    tabulate,
+)
+from ._torch import single_thread
+
+_TAIL = 13.0  # P(|xi| > 13) = 1e-38
+
+
+@lru_cache
+def _legendre(n):
+    """Gauss-Legendre rule on [0, 1], as float64 tensors."""
+    x, weight = np.polynomial.legendre.leggauss(n)
+    return torch.from_numpy((x + 1) / 2), torch.from_numpy(weight / 2)
+
+
+def gaussian_rule(kinks, scale):
+    """Return nodes xi and weights, (n_scales, n_nodes), exact for E f(scale * xi).
+
+    Gauss-Legendre panels, split at `kinks` / scale and at 0 and graded towards them, so that
+    neither a kink nor a layer of width 1 / scale costs accuracy.
+
+    Parameters
+    ----------
+    kinks : tuple of float
+    scale : tensor of shape (n_scales,), float64
+    """
+    scale = scale[:, None]
+    depth = min(60, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
+    grade = torch.exp2(-torch.arange(2.0, depth, dtype=torch.float64))
+    grade = torch.cat([-grade, torch.zeros(1, dtype=torch.float64), grade])
+    panels = [torch.linspace(-_TAIL, _TAIL, 105, dtype=torch.float64).expand(len(scale), -1)]
+    panels += [kink / scale + grade for kink in {0.0, *kinks}]
+    breaks = torch.cat(panels, dim=1).clamp(-_TAIL, _TAIL).sort(dim=1).values
+    x, weight = _legendre(16)
+    width = breaks.diff(dim=1)[..., None]
+    xi = (breaks[:, :-1, None] + width * x).flatten(1)
+    density = torch.exp(-xi * xi / 2) / math.sqrt(2 * math.pi)
+    return xi, (width * weight).flatten(1) * density
+
+
+class Moments(NamedTuple):
+    """Expectations at scale * xi, each a tensor of shape (n_scales,)."""
+
+    mean: torch.Tensor  # E[phi]
+    linear: torch.Tensor  # E[xi phi] = scale E[phi']
+    quadratic: torch.Tensor  # E[(xi^2 - 1) phi] = scale^2 E[phi'']
+    square: torch.Tensor  # E[phi^2]
+    square_quadratic: torch.Tensor  # E[(xi^2 - 1) phi^2] = scale^2 E[(phi^2)'']
+
+
+def moments(activation, scale):
+    """Return the Moments of an Activation at each of `scale`, a float64 tensor (n_scales,)."""
+    xi, weight = gaussian_rule(activation.kinks, scale)
+    value = activation(scale[:, None] * xi)
+    first, second = weight * value, weight * value * value
+    quadratic = xi * xi - 1
+    return Moments(
+        mean=first.sum(1),
+        linear=(first * xi).sum(1),
+        quadratic=(first * quadratic).sum(1),
+        square=second.sum(1),
+        square_quadratic=(second * quadratic).sum(1),
+    )
+
+
+def slope_square(activation, scale):
+    """Return E[phi'(scale * xi)^2] at each of `scale`, a float64 tensor (n_scales,)."""
+    xi, weight = gaussian_rule(activation.kinks, scale)
+    return (weight * activation.derivative(scale[:, None] * xi) ** 2).sum(1)
+
+
+def hermite_coefficients(activation, scale, n_terms):
+    r"""Return a_k = E[phi(scale * xi) h_k(xi)] for k < n_terms, of shape (n_scales, n_terms)."""
+    xi, weight = gaussian_rule(activation.kinks, scale)
+    weighted = weight * activation(scale[:, None] * xi)
+    previous, current = torch.zeros_like(xi), torch.ones_like(xi)
+    coefficients = []
+    for k in range(n_terms):
+        coefficients.append((weighted * current).sum(1))
+        following = (xi * current - math.sqrt(k) * previous) / math.sqrt(k + 1)
+        previous, current = current, following
+    return torch.stack(coefficients, dim=1)
+
+
+def dual_function(activation, s1, s2):
+    r"""Return the map r -> (E[phi(u) phi(w)], E[phi'(u) phi'(w)]).
+
+    (u, w) is centred Gaussian with standard deviations s1[i] and s2[j] and correlation r[i, j, :].
+    Mehler's series where it converges fast; else closed form where there is one; else quadrature
+    if phi is smooth but at 0; else the series as far as it goes.
+
+    Parameters
+    ----------
+    activation : Activation
+    s1, s2 : tensors of shape (n1,) and (n2,), float64
+
+    Returns
+    -------
+    callable
+        Takes a float64 tensor broadcastable to (n1, n2, n), returns two of its broadcast shape.
+    """
+    if not activation.kinks:
+        for n_terms in (64, 256):
+            a1 = hermite_coefficients(activation, s1, n_terms)
+            a2 = a1 if s2 is s1 else hermite_coefficients(activation, s2, n_terms)
+            length = max(_series_length(a1), _series_length(a2))
+            if length < n_terms:
+                return _series(a1[:, :length], a2[:, :length], s1, s2)
+    if activation.dual is not None:
+        return lambda r: activation.dual(s1[:, None, None], s2[None, :, None], r)
+    if set(activation.kinks) <= {0.0}:
+        if len(s1) * len(s2) <= 1024:
+            return _polar(activation, s1, s2)
+        return _tabulated_polar(activation, s1, s2)
+    return dual_series(activation, s1, s2, 400)
+
+
+def dual_series(activation, s1, s2, n_terms):
+    r"""Return what `dual_function` does by Mehler's series sum_k a_k(s1) a_k(s2) r^k, truncated.
+
+    Also takes complex r. The truncated kernel is positive semidefinite as it stands.
+    """
+    a1, a2 = (hermite_coefficients(activation, s, n_terms) for s in (s1, s2))
+    return _series(a1, a2, s1, s2)
+
+
+def _series(a1, a2, s1, s2):
+    a1, a2, n_terms = a1[:, :, None], a2[:, :, None], a1.shape[1]
+
+    def dual(r):
+        G = D = torch.zeros_like(r)
+        for k in range(n_terms - 1, -1, -1):
+            D = D * r + G  # Horner's rule for the derivative
+            G = G * r + a1[:, None, k] * a2[None, :, k]
+        return G, D / (s1[:, None, None] * s2[None, :, None])
+
+    return dual
+
+
+def _series_length(a):
+    """How many coefficients (n_scales, n_terms) matter, to rounding, even at |r| = 1."""
+    energy = torch.arange(a.shape[1]) * a * a  # that of phi'
+    left = energy.flip(1).cumsum(1).flip(1)
+    return 1 + int((left > 1e-15 * energy.sum(1, keepdim=True)).any(0).sum())
+
+
+def _polar(activation, s1, s2, n_angles=64):
+    r"""Quadrature in polar coordinates, for phi smooth but at 0.
+
+    u = s1 R cos(alpha), w = s2 R cos(alpha - theta), r = cos(theta): phi(u) phi(w) is smooth on
+    each of the four arcs between the zeros of the cosines, and the result is smooth in theta on
+    [0, pi], so it is computed at Chebyshev nodes in theta and interpolated.
+    """
+    largest = max(float(s1.max()), float(s2.max()))
+    if largest > 12:
+        radial, radial_weight = arc, arc_weight = _double_exponential(90)
+    else:
+        (radial, radial_weight), (arc, arc_weight) = (
+            (_legendre(40), _legendre(24)) if largest <= 2 else (_legendre(56), _legendre(40))
+        )
+    radius = 12 * radial[:, None]
+    radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
+    x = chebyshev_nodes(n_angles)
+    values = torch.zeros(2, len(s1), len(s2), n_angles, dtype=torch.float64)
+    for i, theta in enumerate(((1 + x) * math.pi / 2).tolist()):
+        width = torch.tensor([theta, math.pi - theta] * 2, dtype=torch.float64)[:, None]
+        start = math.pi / 2 + torch.cumsum(width, 0) - width
+        angle = (start + width * arc).ravel()
+        weight = (radial_weight * (width * arc_weight).ravel() / (2 * math.pi)).ravel()
+        u = s1[:, None] * (radius * torch.cos(angle)).ravel()
+        w = s2[:, None] * (radius * torch.cos(angle - theta)).ravel()
+        values[0, :, :, i] = (activation(u) * weight) @ activation(w).T
+        values[1, :, :, i] = (activation.derivative(u) * weight) @ activation.derivative(w).T
+    coefficients = chebyshev_coefficients(values)
+
+    def dual(r):
+        at = torch.acos(r.clamp(-1, 1)) * (2 / math.pi) - 1
+        return clenshaw(coefficients[0], at), clenshaw(coefficients[1], at)
+
+    return dual
+
+
+def _tabulated_polar(activation, s1, s2):
+    """`_polar` for many scales: smooth in their logarithms, so tabulated; for r (n1, n2, 1)."""
+    (range1,), (range2,) = (scale_ranges(s, octaves=1000) for s in (s1, s2))
+    tables = [_polar_table(activation, range1, range2, i) for i in (0, 1)]
+    if None in tables:
+        return _polar(activation, s1, s2)
+    return lambda r: tuple(table(s1, s2, r[:, :, 0].clone())[:, :, None] for table in tables)
+
+
+@lru_cache(maxsize=64)
+def _polar_table(activation, range1, range2, which):
+    with single_thread():
+        return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r)[which], range1, range2)
+
+
+@lru_cache
+def _double_exponential(n):
+    """Tanh-sinh rule on [0, 1]: resolves singularities and layers at both ends."""
+    t = torch.linspace(-3.2, 3.2, n, dtype=torch.float64)
+    e = torch.exp(-math.pi * torch.sinh(t.abs()))
+    nodes = torch.where(t < 0, e / (1 + e), 1 / (1 + e))
+    return nodes, (t[1] - t[0]) * math.pi * torch.cosh(t) * e / (1 + e) ** 2
