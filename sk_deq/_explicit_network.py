@@ -1,0 +1,146 @@
+"""Explicit networks of infinite width: their layers, and their kernels as functions of a pair."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from . import _duals
+from ._activations import Activation, get_activation
+from ._gaussian import dual_function, moments
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An activation of an explicit network, centred: t -> activation(t) - offset.
+
+    Parameters
+    ----------
+    activation : Activation
+        The activation before centring.
+    offset : float
+        Its mean at the input scale.
+    scale : float
+        The input scale: root-mean-square norm of the layer's input.
+    family : str
+        "leaky_relu", "hard_tanh", "hermite", or the name of another activation.
+    parameters : tuple of float
+        (a, b) of max(a t, b t); (a, c) of a clip(t, -c, c); (c1, c2, c3) of
+        c1 h1(t / scale) + c2 h2(t / scale) + c3 h3(t / scale).
+    """
+
+    activation: Activation
+    offset: float
+    scale: float
+    family: str
+    parameters: tuple = ()
+
+    def __call__(self, t):
+        """Apply the centred activation to a tensor, elementwise."""
+        return self.activation(t) - self.offset
+
+
+def leaky_relu_layer(a, b, scale):
+    """sigma(t) = max(a t, b t) - (a - b) scale / sqrt(2 pi), for a >= b."""
+
+    def fn(t):
+        return torch.where(t > 0, a * t, b * t)
+
+    activation = Activation(
+        "leaky_relu", fn, None, True, (0.0,), max(abs(a), abs(b)), _duals.piecewise_linear(a, b)
+    )
+    offset = (a - b) * scale / math.sqrt(2 * math.pi)
+    return Layer(activation, offset, scale, "leaky_relu", (a, b))
+
+
+def hard_tanh_layer(a, c, scale):
+    """sigma(t) = a min(max(t, -c), c)."""
+    clip = _duals.clip(c)
+
+    def dual(s1, s2, r):
+        G, D = clip(s1, s2, r)
+        return a * a * G, a * a * D
+
+    activation = Activation(
+        "hard_tanh", lambda t: a * t.clamp(-c, c), "odd", False, (-c, c), abs(a), dual
+    )
+    return Layer(activation, 0.0, scale, "hard_tanh", (a, c))
+
+
+def hermite_layer(c1, c2, c3, scale):
+    """sigma(t) = c1 h1(t / scale) + c2 h2(t / scale) + c3 h3(t / scale)."""
+
+    def fn(t):
+        x = t / scale
+        return c1 * x + c2 / math.sqrt(2) * (x * x - 1) + c3 / math.sqrt(6) * (x * x - 3) * x
+
+    parity = "odd" if c2 == 0 else None
+    activation = Activation("hermite", fn, parity, lipschitz=math.inf)
+    return Layer(activation, 0.0, scale, "hermite", (c1, c2, c3))
+
+
+def resolve_layers(layers, tau0):
+    """Turn names and callables into Layers, each centred at the scale of its own input.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, or one is not an activation.
+    """
+    if isinstance(layers, str) or callable(layers):
+        layers = [layers]
+    if len(layers) == 0:
+        raise ValueError("layers must hold at least one activation.")
+    resolved, scale = [], float(tau0)
+    for layer in layers:
+        at = torch.tensor([scale], dtype=torch.float64)
+        if not isinstance(layer, Layer):
+            activation = get_activation(layer)
+            layer = Layer(activation, float(moments(activation, at).mean), scale, activation.name)
+        m, offset = moments(layer.activation, at), layer.offset
+        resolved.append(layer)
+        scale = math.sqrt(float(m.square) - 2 * offset * float(m.mean) + offset**2)
+    return tuple(resolved)
+
+
+@dataclass(frozen=True)
+class ExplicitPairKernel:
+    """A kernel of an infinitely wide explicit network, of two norms and a cosine.
+
+    x^(l) = sigma_l(W_l x^(l-1)) / sqrt(m), W_l standard normal.
+    """
+
+    layers: tuple
+    kernel: str = "ck"
+    train_first_layer: bool = False
+
+    homogeneous = False
+
+    @property
+    def smooth(self):
+        """Whether the kernel is smooth also where rows of different norms are nearly parallel."""
+        return not any(layer.activation.kinks for layer in self.layers)
+
+    def rows(self, norms):
+        """Norm, then deviation and E sigma of every layer's pre-activations: (n, 1 + 2 L)."""
+        values, deviation = [norms], norms.clamp_min(1e-150)
+        for layer in self.layers:
+            m = moments(layer.activation, deviation)
+            values += [deviation, m.mean]
+            variance = m.square - 2 * layer.offset * m.mean + layer.offset**2
+            deviation = variance.sqrt().clamp_min(1e-150)
+        return torch.stack(values, dim=1)
+
+    def pairs(self, rows1, rows2, r):
+        """Kernel values (m1, m2, m) for `rows` (m1, ..), (m2, ..) and cosines (.., .., m)."""
+        r = r.expand(len(rows1), len(rows2), r.shape[-1])
+        covariance = (rows1[:, 0, None] * rows2[:, 0])[:, :, None] * r
+        ntk = covariance if self.train_first_layer else torch.zeros_like(covariance)
+        for k, layer in enumerate(self.layers):
+            (s1, mean1), (s2, mean2) = (x[:, 1 + 2 * k : 3 + 2 * k].T for x in (rows1, rows2))
+            rho = (covariance / (s1[:, None] * s2)[:, :, None]).clamp(-1, 1)
+            G, D = dual_function(layer.activation, s1, s2)(rho)
+            shift = layer.offset * (mean1[:, None] + mean2) - layer.offset**2
+            covariance = G - shift[:, :, None]
+            ntk = covariance + ntk * D
+        return covariance if self.kernel == "ck" else ntk

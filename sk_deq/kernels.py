@@ -1,0 +1,247 @@
+r"""Kernels of infinitely wide deep equilibrium models and explicit networks, as plain functions.
+
+:func:`deq_kernel` is the exact conjugate or neural tangent kernel of a DEQ (or its four-number
+approximation), :func:`explicit_kernel` that of a network with hidden layers. Both take numpy arrays
+or torch tensors and return the same kind.
+"""
+
+import os
+
+import numpy as np
+import torch
+from sklearn.metrics.pairwise import check_pairwise_arrays
+from sklearn.utils import check_array
+
+from ._dot_product import kernel_matrix
+from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
+from ._explicit_network import ExplicitPairKernel, resolve_layers
+from ._scaling import root_mean_square_norm
+from ._torch import resolve_device, resolve_dtype, single_thread, to_tensor
+from .theory import deq_coefficients
+
+__all__ = ["deq_kernel", "explicit_kernel"]
+
+
+def deq_kernel(
+    X,
+    Y=None,
+    *,
+    kernel="ck",
+    activation="relu",
+    recurrent_var=0.2,
+    input_var=None,
+    bias_var=0.0,
+    center=True,
+    tau0=None,
+    method="exact",
+    device="cpu",
+    dtype=None,
+):
+    r"""Kernel of an infinitely wide deep equilibrium model.
+
+    The model is z = phi(sigma_a A z + sigma_b B x) / sqrt(m) with standard normal weights; its
+    kernel between two rows is the solution of a scalar fixed-point equation.
+
+    Parameters
+    ----------
+    X : array-like or tensor of shape (n_samples_X, n_features)
+        Rows.
+    Y : array-like or tensor of shape (n_samples_Y, n_features), default=None
+        Other rows; None means X.
+    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
+        Conjugate kernel (of training the readout), NTK of training the recurrent weights and the
+        readout (the paper's), or NTK of training the input weights too.
+    activation : str or callable, default="relu"
+        "relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh", "elu", "gelu",
+        "silu", "softplus", "identity", or an elementwise torch callable. A callable is exact where
+        it is smooth, but for a kink at 0; other kinks cost accuracy at cosines near 1.
+    recurrent_var : float, default=0.2
+        sigma_a^2 >= 0, variance of the recurrent weights.
+    input_var : float, default=None
+        sigma_b^2 > 0, variance of the input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of an input bias: a constant added to the pre-activation covariance.
+    center : bool, default=True
+        Whether the constant E phi(tau\* xi) is subtracted from the activation, as in the paper.
+    tau0 : float, default=None
+        Norm of a typical row, for which tau\* is computed. None means the root-mean-square norm of
+        the rows of X. It matters for ``center=True`` and ``method="high_dim"`` only.
+    method : {"exact", "high_dim"}, default="exact"
+        The exact kernel, or the high-dimensional approximation by four numbers (centred, no bias,
+        "ck" or "ntk" only).
+    device : str or torch.device, default="cpu"
+        Where a numpy input is computed. A tensor is computed where it is.
+    dtype : {"float32", "float64"}, default=None
+        Precision; None means that of X if it is float32 or float64, else float64.
+
+    Returns
+    -------
+    K : ndarray or tensor of shape (n_samples_X, n_samples_Y)
+        Symmetric if Y is None. A tensor if X is one.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, a row has no stable fixed point, X has NaN or infinity, or X and
+        Y differ in their number of features.
+    MemoryError
+        If the result would not fit into memory.
+
+    See Also
+    --------
+    explicit_kernel : Kernel of a network of hidden layers.
+    sk_deq.DEQKernelRidge : Ridge regression with this kernel.
+
+    References
+    ----------
+    Feng and Kolter, arXiv 2310.14062 (NTK of a DEQ); Ling et al., ICML 2024, arXiv 2402.02697.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_deq.kernels import deq_kernel
+    >>> X = np.array([[1.0, 0.0], [0.6, 0.8]])
+    >>> deq_kernel(X, recurrent_var=0.5)
+    array([[0.20543293, 0.10506714],
+           [0.10506714, 0.20543293]])
+    """
+    X, Y, back = _check_rows(X, Y, device, dtype)
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel={kernel!r} is unknown; use one of {KERNELS}.")
+    if method not in ("exact", "high_dim"):
+        raise ValueError(f"method={method!r} is unknown; use 'exact' or 'high_dim'.")
+    tau0 = _tau0(X, tau0)
+    if method == "high_dim":
+        if not center or bias_var:
+            raise ValueError(
+                "method='high_dim' is a theory of centred networks without bias; use center=True "
+                "and bias_var=0, or method='exact'."
+            )
+        numbers = deq_coefficients(
+            activation, recurrent_var=recurrent_var, input_var=input_var, tau0=tau0, kernel=kernel
+        )
+        return back(high_dim_matrix(numbers, tau0, X, Y))
+    with single_thread():
+        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, tau0)
+    return back(kernel_matrix(DEQPairKernel(spec, kernel), X, Y))
+
+
+def explicit_kernel(
+    X,
+    Y=None,
+    *,
+    layers,
+    kernel="ck",
+    train_first_layer=False,
+    tau0=None,
+    device="cpu",
+    dtype=None,
+):
+    r"""Kernel of an infinitely wide network x^(l) = sigma_l(W_l x^(l-1)) / sqrt(m).
+
+    Parameters
+    ----------
+    X, Y
+        As in :func:`deq_kernel`.
+    layers : sequence of Layer, str or callable
+        The activations, first layer first, for instance ``match_explicit(...).layers``. A name or a
+        callable is centred at the scale of its own input.
+    kernel : {"ck", "ntk"}, default="ck"
+        Conjugate kernel, or neural tangent kernel.
+    train_first_layer : bool, default=False
+        Whether the first layer's weights are among the trained ones; for kernel="ntk".
+    tau0 : float, default=None
+        Norm of a typical row, which sets the scales of layers given by name. None means the
+        root-mean-square norm of the rows of X.
+    device, dtype
+        As in :func:`deq_kernel`.
+
+    Returns
+    -------
+    K : ndarray or tensor of shape (n_samples_X, n_samples_Y)
+
+    Raises
+    ------
+    ValueError, MemoryError
+        As :func:`deq_kernel`.
+
+    References
+    ----------
+    Ling et al., ICML 2024, arXiv 2402.02697, Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_deq.kernels import deq_kernel, explicit_kernel
+    >>> from sk_deq.theory import match_explicit
+    >>> X = np.random.default_rng(0).normal(size=(50, 400)) / 20
+    >>> K = deq_kernel(X, activation="tanh", recurrent_var=0.5)
+    >>> match = match_explicit("tanh", recurrent_var=0.5)
+    >>> bool(abs(explicit_kernel(X, layers=match.layers) - K).max() < 0.02)
+    True
+    """
+    X, Y, back = _check_rows(X, Y, device, dtype)
+    if kernel not in ("ck", "ntk"):
+        raise ValueError(f"kernel={kernel!r} is unknown; use 'ck' or 'ntk'.")
+    with single_thread():
+        layers = resolve_layers(layers, _tau0(X, tau0))
+    return back(kernel_matrix(ExplicitPairKernel(layers, kernel, bool(train_first_layer)), X, Y))
+
+
+def high_dim_matrix(numbers, tau0, X, Y=None):
+    """The four-number approximation (Ling et al., 2024, eq. 9) for tensors X and Y."""
+    other = X if Y is None else Y
+    K = X @ other.T
+    chi1, chi2 = (Z.square().sum(1) - tau0**2 for Z in (X, other))
+    K = K.mul_(numbers.linear + numbers.quadratic * K).addr_(chi1, chi2, alpha=numbers.norm)
+    if Y is None:
+        K.fill_diagonal_(numbers.diagonal)
+    return K
+
+
+def estimate_memory(n_rows, n_columns, dtype, remedy):
+    """Raise MemoryError, with the remedy, if a matrix of this size cannot fit into main memory."""
+    needed = n_rows * n_columns * torch.empty((), dtype=dtype).element_size()
+    try:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told on this platform
+        return
+    if needed > available:
+        raise MemoryError(
+            f"A {n_rows} x {n_columns} kernel matrix needs {needed / 2**30:.1f} GiB; this machine "
+            f"has {available / 2**30:.1f} GiB. {remedy}"
+        )
+
+
+def _tau0(X, tau0):
+    if tau0 is None:
+        tau0 = root_mean_square_norm(X.double())
+        return tau0 if tau0 > 0 else 1.0
+    return tau0
+
+
+def _check_rows(X, Y, device, dtype):
+    """Validate the rows; return them as tensors, and what turns the result back to X's kind."""
+    if isinstance(X, torch.Tensor):
+        device, back = X.device, lambda K: K
+        if Y is not None and not (isinstance(Y, torch.Tensor) and Y.device == device):
+            raise ValueError("X is a tensor, so Y must be a tensor on the same device.")
+        for name, Z in (("X", X), ("Y", Y)):
+            if Z is not None and (Z.ndim != 2 or not torch.isfinite(Z).all()):
+                raise ValueError(f"{name} must be finite and of shape (n_samples, n_features).")
+        if Y is not None and X.shape[1] != Y.shape[1]:
+            raise ValueError(f"X has {X.shape[1]} features, but Y has {Y.shape[1]}.")
+        if dtype is None:
+            dtype = X.dtype if X.dtype == torch.float32 else torch.float64
+    else:
+        device, back = resolve_device(device), lambda K: K.cpu().numpy()
+        if Y is None:
+            X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        else:
+            X, Y = check_pairwise_arrays(X, Y)
+        dtype = X.dtype if dtype is None else dtype
+    dtype = resolve_dtype(dtype)
+    n_columns = len(X if Y is None else Y)
+    estimate_memory(len(X), n_columns, dtype, "Pass fewer rows, or a block of rows as Y.")
+    X = to_tensor(X, dtype=dtype, device=device)
+    return X, None if Y is None else to_tensor(Y, dtype=dtype, device=device), back

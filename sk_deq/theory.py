@@ -1,0 +1,358 @@
+r"""The high-dimensional theory: four numbers describe a kernel, and matching makes two agree.
+
+For rows x_i of a high-dimensional Gaussian mixture, with chi_i = |x_i|^2 - tau0^2, the conjugate
+and the neural tangent kernel of a DEQ, or of an explicit network, are up to a vanishing spectral
+error
+
+    K_ij = linear x_i.x_j + norm chi_i chi_j + quadratic (x_i.x_j)^2  (i != j),   K_ii = diagonal.
+
+The four numbers are a :class:`KernelCoefficients`. :func:`deq_coefficients` gives a DEQ's,
+:func:`explicit_coefficients` a network's, :func:`match_explicit` finds a network with a DEQ's four,
+and :func:`sphere_series` gives the exact power series of the kernel for rows of unit norm.
+
+References
+----------
+Ling, Li, Feng, Zhang, Zhou, Qiu, Liao, "Deep Equilibrium Models are Almost Equivalent to
+Not-so-deep Explicit Models for High-dimensional Gaussian Mixtures", ICML 2024, arXiv 2402.02697.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
+from ._explicit_network import Layer, resolve_layers
+from ._gaussian import moments, slope_square
+from ._matching import MatchResult, solve_matching
+from ._torch import single_thread
+
+__all__ = [
+    "KernelCoefficients",
+    "Layer",
+    "MatchResult",
+    "deq_coefficients",
+    "deq_scale",
+    "explicit_coefficients",
+    "match_explicit",
+    "sphere_series",
+]
+
+
+class KernelCoefficients(NamedTuple):
+    """The four numbers of a kernel.
+
+    Attributes
+    ----------
+    linear, norm, quadratic, diagonal : float
+        alpha_1, alpha_2, alpha_3, gamma^2 of the conjugate kernel; beta_1, beta_2, beta_3, kappa^2
+        of the neural tangent kernel (Ling et al., 2024, Theorems 1 and 2).
+    """
+
+    linear: float
+    norm: float
+    quadratic: float
+    diagonal: float
+
+
+def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
+    r"""Scale of a DEQ's pre-activations, and the constant that centres its activation.
+
+    Parameters
+    ----------
+    activation : str or callable
+        A registry name or an elementwise torch callable.
+    recurrent_var : float
+        sigma_a^2, variance of the recurrent weights.
+    input_var : float, default=None
+        sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of an input bias.
+    center : bool, default=True
+        Whether the activation is centred, as in the paper.
+    tau0 : float, default=1.0
+        Root-mean-square norm of the rows.
+
+    Returns
+    -------
+    tau : float
+        tau\*, with tau^2 = recurrent_var Var phi(tau xi) + input_var tau0^2 + bias_var, where the
+        variance is a second moment if `center` is False.
+    mean : float
+        E phi(tau xi), subtracted from phi; 0 if `center` is False.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or there is no stable fixed point.
+
+    Examples
+    --------
+    >>> from sk_deq.theory import deq_scale
+    >>> tau, mean = deq_scale("relu", recurrent_var=0.2)
+    >>> round(tau, 4), round(mean, 4)
+    (0.9266, 0.3697)
+    """
+    with single_thread():
+        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, tau0)
+        return spec.tau, spec.mean
+
+
+def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck"):
+    r"""The four numbers of an infinitely wide, centred DEQ.
+
+    Parameters
+    ----------
+    activation : str or callable
+        A registry name or an elementwise torch callable.
+    recurrent_var, input_var, tau0 : float
+        As in :func:`deq_scale`.
+    kernel : {"ck", "ntk"}, default="ck"
+        Conjugate kernel, or neural tangent kernel of training recurrent weights and readout.
+
+    Returns
+    -------
+    KernelCoefficients
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or there is no stable fixed point.
+
+    References
+    ----------
+    Ling et al., ICML 2024, Theorem 1 (CK) and Theorem 2 (NTK).
+
+    Examples
+    --------
+    >>> from sk_deq.theory import deq_coefficients
+    >>> deq_coefficients("relu", recurrent_var=0.2)
+    KernelCoefficients(linear=0.2105, norm=0.0360, quadratic=0.0692, diagonal=0.2926)
+    """
+    _check_kernel(kernel, ("ck", "ntk"))
+    with single_thread():
+        spec = equilibrium(activation, recurrent_var, input_var, 0.0, True, tau0)
+        return KernelCoefficients(*_deq_numbers(spec, kernel))
+
+
+def _deq_numbers(spec, kernel):
+    s_a, s_b = spec.recurrent_var, spec.input_var
+    g1, g2, g4, gamma2 = _moments_at(spec.activation, spec.tau, spec.mean)
+    gain = 1 - s_a * g1
+    p1 = s_b / gain
+    alpha1, alpha4 = g1 * p1, s_b / (1 - s_a * g4 / 2)
+    alpha2, alpha3 = g2 * alpha4**2 / (4 * gain), g2 * p1**2 / (2 * gain)
+    if kernel == "ck":
+        return alpha1, alpha2, alpha3, gamma2
+    tau = torch.tensor([spec.tau], dtype=torch.float64)
+    kappa2 = gamma2 / (1 - s_a * float(slope_square(spec.activation, tau)))
+    beta1, beta2 = alpha1 / gain, alpha2 / gain
+    return beta1, beta2, (alpha3 + beta1 * s_a * g2 * p1) / gain, kappa2
+
+
+def _moments_at(activation, tau, mean):
+    """E[phi']^2, E[phi'']^2, E[(phi^2)''], E[phi^2] at tau xi, phi centred by `mean`; by Stein."""
+    m = moments(activation, torch.tensor([tau], dtype=torch.float64))
+    first, second = float(m.linear) / tau, float(m.quadratic) / tau**2
+    if activation.parity == "odd":
+        second = 0.0  # exactly, where quadrature leaves its rounding
+    fourth = (float(m.square_quadratic) - 2 * mean * float(m.quadratic)) / tau**2
+    return first**2, second**2, fourth, float(m.square) - 2 * mean * float(m.mean) + mean**2
+
+
+def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=False):
+    r"""The four numbers of an infinitely wide explicit network, layer by layer.
+
+    Parameters
+    ----------
+    layers : sequence of Layer, str or callable
+        The activations, first layer first. A name or a callable is centred at its own input scale.
+    tau0 : float, default=1.0
+        Root-mean-square norm of the rows.
+    kernel : {"ck", "ntk"}, default="ck"
+        Conjugate kernel, or neural tangent kernel.
+    train_first_layer : bool, default=False
+        Whether the first layer's weights are among the trained ones; for kernel="ntk".
+
+    Returns
+    -------
+    KernelCoefficients
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    References
+    ----------
+    Ling et al., ICML 2024, Theorem 3 and its NTK companion.
+
+    Examples
+    --------
+    >>> from sk_deq.theory import explicit_coefficients
+    >>> explicit_coefficients(["relu", "relu"])
+    KernelCoefficients(linear=0.0625, norm=0.0235, quadratic=0.0345, diagonal=0.1162)
+    """
+    _check_kernel(kernel, ("ck", "ntk"))
+    with single_thread():
+        a1, a2, a3, a4 = 1.0, 0.0, 0.0, 1.0
+        b1, b2, b3, k2 = (1.0, 0.0, 0.0, tau0**2) if train_first_layer else (0.0,) * 4
+        scale = float(tau0)
+        for layer in resolve_layers(layers, tau0):
+            e1, e2, e4, variance = _moments_at(layer.activation, scale, layer.offset)
+            at = torch.tensor([scale], dtype=torch.float64)
+            slope = float(slope_square(layer.activation, at))
+            new = e1 * a1, e1 * a2 + e2 * a4**2 / 4, e1 * a3 + e2 * a1**2 / 2
+            b1, b2, b3, k2 = (
+                new[0] + b1 * e1,
+                new[1] + b2 * e1,
+                new[2] + b3 * e1 + b1 * a1 * e2,
+                variance + k2 * slope,
+            )
+            (a1, a2, a3), a4, scale = new, e4 * a4 / 2, math.sqrt(variance)
+    if kernel == "ck":
+        return KernelCoefficients(a1, a2, a3, scale**2)
+    return KernelCoefficients(b1, b2, b3, k2)
+
+
+def match_explicit(
+    activation,
+    *,
+    recurrent_var,
+    input_var=None,
+    tau0=1.0,
+    kernel="ck",
+    n_layers="auto",
+    family="auto",
+    tol=1e-8,
+):
+    r"""Find a shallow explicit network with the four numbers of a DEQ.
+
+    Parameters
+    ----------
+    activation : str or callable
+        The DEQ's activation.
+    recurrent_var, input_var, tau0 : float
+        As in :func:`deq_scale`.
+    kernel : {"ck", "ntk"}, default="ck"
+        Which kernel to match. The network's NTK is that of training all but its first layer.
+    n_layers : "auto" or int, default="auto"
+        Number of hidden layers; "auto" takes the fewest that suffice, at most three.
+    family : {"auto", "leaky_relu", "hard_tanh", "hermite"}, default="auto"
+        Activations max(a t, b t), a clip(t, -c, c), or a sum of the first three Hermite
+        polynomials, each centred. "auto" takes the first of these, in this order, that suffices.
+    tol : float, default=1e-8
+        Largest relative residual of the four equations that counts as solved.
+
+    Returns
+    -------
+    MatchResult
+        Its layers, target, achieved coefficients, residual and n_layers.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, or the family cannot have this depth.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        If nothing reaches `tol`; the best network found is returned.
+
+    References
+    ----------
+    Ling et al., ICML 2024, Section 4 and Algorithm 1.
+
+    Examples
+    --------
+    >>> from sk_deq.theory import match_explicit
+    >>> match = match_explicit("tanh", recurrent_var=0.5)
+    >>> match.n_layers, match.layers[0].family, match.residual < 1e-8
+    (1, 'hard_tanh', True)
+    """
+    target = deq_coefficients(
+        activation, recurrent_var=recurrent_var, input_var=input_var, tau0=tau0, kernel=kernel
+    )
+    return solve_matching(target, float(tau0), kernel, n_layers, family, tol, KernelCoefficients)
+
+
+def sphere_series(
+    activation,
+    *,
+    recurrent_var,
+    input_var=None,
+    bias_var=0.0,
+    center=True,
+    kernel="ck",
+    n_terms=64,
+):
+    r"""Power series of a DEQ's kernel between rows of unit norm, in their cosine.
+
+    On the unit sphere the kernel is kappa(r) = sum_k b_k r^k with b_k >= 0, whatever the data and
+    the dimension; a network of one hidden layer with activation sum_k sqrt(b_k) h_k has exactly
+    this conjugate kernel.
+
+    Parameters
+    ----------
+    activation : str or callable
+        A registry name or an elementwise torch callable.
+    recurrent_var, input_var, bias_var, center
+        As in :func:`deq_scale`, with tau0 = 1.
+    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
+        Conjugate kernel, the NTK of training the recurrent weights and the readout, or the NTK of
+        training the input weights too.
+    n_terms : int, default=64
+        Number of coefficients.
+
+    Returns
+    -------
+    ndarray of shape (n_terms,)
+        b_0, b_1, ...
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or there is no stable fixed point.
+
+    References
+    ----------
+    Schoenberg (1942) for b_k >= 0; Simon, Anand, DeWeese, "Reverse Engineering the Neural Tangent
+    Kernel", ICML 2022, arXiv 2106.03186, for the one-hidden-layer realisation.
+
+    Examples
+    --------
+    >>> from sk_deq.theory import sphere_series
+    >>> sphere_series("tanh", recurrent_var=0.5, n_terms=4).round(4)
+    array([0.    , 0.3003, 0.    , 0.0163])
+    """
+    _check_kernel(kernel, KERNELS)
+    if isinstance(n_terms, bool) or not isinstance(n_terms, int | np.integer) or n_terms < 1:
+        raise ValueError(f"n_terms must be a positive integer, got {n_terms!r}.")
+    with single_thread():
+        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, 1.0)
+        one = torch.ones(1, dtype=torch.float64)
+        series = power_series(spec, kernel, one, int(n_terms))[0, 0]
+        return series.clamp_min(0).numpy()  # only rounding is below 0
+
+
+def power_series(spec, kernel, norms, n_terms):
+    """Coefficients B_k(n_i, n_j) of the kernel as a power series in the cosine, (m, m, n_terms).
+
+    By Cauchy's formula: the discrete Fourier transform of the values on a circle of radius < 1,
+    where the fixed point is solved in complex numbers. B_k depends on the first k coefficients of
+    the dual's own series only, so those may be cut at n_terms.
+    """
+    radius = 10 ** (-2 / max(n_terms, 32))  # rounding grows by radius^-k <= 100
+    n_points = 8 * max(n_terms, 32)  # aliasing leaves radius^n_points = 1e-16
+    angle = torch.arange(n_points // 2 + 1, dtype=torch.float64) * (2 * math.pi / n_points)
+    pair = DEQPairKernel(spec, kernel, n_terms=n_terms)
+    rows = pair.rows(norms)
+    values = pair.pairs(rows, rows, torch.polar(torch.full_like(angle, radius), angle)[None, None])
+    series = torch.fft.irfft(values.conj(), n=n_points, dim=2)[:, :, :n_terms]
+    return series / radius ** torch.arange(n_terms, dtype=torch.float64)
+
+
+def _check_kernel(kernel, allowed):
+    if kernel not in allowed:
+        raise ValueError(f"kernel={kernel!r} is unknown here; use one of {allowed}.")
