@@ -39,6 +39,11 @@ class Activation:
     def __call__(self, t):
         return self.fn(t)
 
+    def __reduce__(self):
+        if ACTIVATIONS.get(self.name) is self:  # closures do not pickle; a name does
+            return get_activation, (self.name,)
+        return super().__reduce__()
+
     def derivative(self, t):
         """phi'(t), by autograd."""
         with torch.enable_grad():

@@ -140,7 +140,8 @@ def tabulate(function, range1, range2):
 def _factorise(C, angular, ranges, cut):
     """Truncate the series in k and replace every C_k by factors of its numerical rank."""
     left, right, ends = [], [], []
-    n_terms = max(2, 1 + int(torch.nonzero(C.abs().amax((0, 1)) > cut).max()))
+    large = torch.nonzero(C.abs().amax((0, 1)) > cut)[:, 0].tolist()
+    n_terms = max([2, *(k + 1 for k in large)])
     for k in range(n_terms):
         U, S, Vh = torch.linalg.svd(C[:, :, k])
         rank = max(1, int((cut < S).sum()))

@@ -4,7 +4,7 @@ For (u, w) centred Gaussian with standard deviations s1, s2 and correlation r, e
 
     G = E[phi(u) phi(w)]    and    D = E[phi'(u) phi'(w)] = dG / d(s1 s2 r)    (Price's theorem).
 
-All take and return float64 tensors and broadcast. They are written in standard deviations and
+All take and return float64 tensors and broadcast; `piecewise_linear` also takes complex r. They are written in standard deviations and
 ratios so that s from 1e-150 to 1e150 neither overflows nor cancels. Sources: Cho and Saul (2009)
 for piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. The logistic
 family (sigmoid, tanh, softplus, SiLU) is reduced to these by writing the logistic distribution as a
@@ -25,8 +25,11 @@ def piecewise_linear(positive, negative):
 
     def dual(s1, s2, r):
         # odd part (a+b)/2 t, even part (a-b)/2 |t|; the two do not mix
-        cosine = ((1 - r) * (1 + r)).clamp_min(0).sqrt()
-        angle = torch.atan2(r, cosine)  # asin(r), to full precision at |r| = 1
+        if r.is_complex():
+            cosine, angle = ((1 - r) * (1 + r)).sqrt(), torch.asin(r)
+        else:
+            cosine = ((1 - r) * (1 + r)).clamp_min(0).sqrt()
+            angle = torch.atan2(r, cosine)  # asin(r), to full precision at |r| = 1
         G = s1 * s2 * (odd * r + even * (2 / math.pi) * (cosine + r * angle))
         return G, (odd + even * (2 / math.pi) * angle).expand_as(G)
 

@@ -35,6 +35,11 @@ class Layer:
     family: str
     parameters: tuple = ()
 
+    def __reduce__(self):
+        if self.family in _LAYERS and self.parameters:  # closures do not pickle; parameters do
+            return _LAYERS[self.family], (*self.parameters, self.scale)
+        return super().__reduce__()
+
     def __call__(self, t):
         """Apply the centred activation to a tensor, elementwise."""
         return self.activation(t) - self.offset
@@ -77,6 +82,13 @@ def hermite_layer(c1, c2, c3, scale):
     parity = "odd" if c2 == 0 else None
     activation = Activation("hermite", fn, parity, lipschitz=math.inf)
     return Layer(activation, 0.0, scale, "hermite", (c1, c2, c3))
+
+
+_LAYERS = {
+    "leaky_relu": leaky_relu_layer,
+    "hard_tanh": hard_tanh_layer,
+    "hermite": hermite_layer,
+}
 
 
 def resolve_layers(layers, tau0):

@@ -134,8 +134,11 @@ def dual_function(activation, s1, s2):
 def dual_series(activation, s1, s2, n_terms):
     r"""Return what `dual_function` does by Mehler's series sum_k a_k(s1) a_k(s2) r^k, truncated.
 
-    Also takes complex r. The truncated kernel is positive semidefinite as it stands.
+    Also takes complex r. The truncated kernel is positive semidefinite as it stands. Homogeneous
+    activations need no series: their closed form takes complex r.
     """
+    if activation.homogeneous and activation.dual is not None:
+        return lambda r: activation.dual(s1[:, None, None], s2[None, :, None], r)
     a1, a2 = (hermite_coefficients(activation, s, n_terms) for s in (s1, s2))
     return _series(a1, a2, s1, s2)
 

@@ -22,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
+from ._equilibrium import KERNELS, equilibrium
 from ._explicit_network import Layer, resolve_layers
+from ._gated import power_series
 from ._gaussian import moments, slope_square
 from ._matching import MatchResult, solve_matching
 from ._torch import single_thread
@@ -334,23 +335,6 @@ def sphere_series(
         one = torch.ones(1, dtype=torch.float64)
         series = power_series(spec, kernel, one, int(n_terms))[0, 0]
         return series.clamp_min(0).numpy()  # only rounding is below 0
-
-
-def power_series(spec, kernel, norms, n_terms):
-    """Coefficients B_k(n_i, n_j) of the kernel as a power series in the cosine, (m, m, n_terms).
-
-    By Cauchy's formula: the discrete Fourier transform of the values on a circle of radius < 1,
-    where the fixed point is solved in complex numbers. B_k depends on the first k coefficients of
-    the dual's own series only, so those may be cut at n_terms.
-    """
-    radius = 10 ** (-2 / max(n_terms, 32))  # rounding grows by radius^-k <= 100
-    n_points = 8 * max(n_terms, 32)  # aliasing leaves radius^n_points = 1e-16
-    angle = torch.arange(n_points // 2 + 1, dtype=torch.float64) * (2 * math.pi / n_points)
-    pair = DEQPairKernel(spec, kernel, n_terms=n_terms)
-    rows = pair.rows(norms)
-    values = pair.pairs(rows, rows, torch.polar(torch.full_like(angle, radius), angle)[None, None])
-    series = torch.fft.irfft(values.conj(), n=n_points, dim=2)[:, :, :n_terms]
-    return series / radius ** torch.arange(n_terms, dtype=torch.float64)
 
 
 def _check_kernel(kernel, allowed):

@@ -1,0 +1,336 @@
+"""KernelMatcher: random features of the explicit network that matches a DEQ."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import eigsh
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._dot_product import kernel_matrix
+from ._equilibrium import DEQPairKernel, equilibrium
+from ._gated import exact_match
+from ._matching import solve_matching
+from ._scaling import InputScaler
+from ._torch import make_generator, resolve_device, resolve_dtype, single_thread, to_tensor
+from .theory import KernelCoefficients, deq_coefficients
+
+_BATCH = 2**22  # entries of the features that are computed at once
+
+
+class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    r"""Features of a shallow random network whose kernel is that of an infinitely wide DEQ.
+
+    ``Z = transform(X)`` has ``Z @ Z.T`` close to the DEQ's kernel, the error falling like
+    1 / sqrt(n_components). A linear model on Z is then a DEQ with a trained readout, or, for
+    ``kernel="ntk"``, a wide DEQ trained a little, at the cost of one or two matrix products.
+
+    Parameters
+    ----------
+    n_components : int, default=1024
+        Number of features, the width of the network.
+    activation : str or callable, default="relu"
+        The DEQ's activation: a registry name or an elementwise torch callable.
+    recurrent_var : float, default=0.2
+        sigma_a^2, variance of the DEQ's recurrent weights.
+    input_var : float, default=None
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of its input bias.
+    center : bool, default=True
+        Whether its activation is centred, as in the paper.
+    input_scaling : {"rms", "sphere", None}, default="rms"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
+        The kernel that the features realise: conjugate kernel, NTK of recurrent weights and
+        readout, or full NTK (matching="exact" only).
+    matching : {"auto", "exact", "high_dim"}, default="auto"
+        "exact": one hidden layer with the DEQ's kernel on any data: a power series in the cosine,
+        in groups of neurons gated by the norm of the row where norms differ. "high_dim": the
+        paper's network, with the same four numbers, for high-dimensional data. "auto" is "exact",
+        unless n_layers asks for more than one layer.
+    n_layers : "auto" or int, default="auto"
+        Number of hidden layers for matching="high_dim"; "auto" takes the fewest that suffice.
+    weights : {"orthogonal", "gaussian"}, default="orthogonal"
+        Rows orthogonal in blocks, with the lengths of Gaussian ones, or independent Gaussian.
+        Orthogonal ones give the same kernel with less noise.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"float32", "float64"}, default=None
+        Precision of the features; None means that of X.
+    random_state : int, RandomState instance or None, default=None
+        Source of the weights.
+
+    Attributes
+    ----------
+    match_ : MatchResult or GatedNetwork
+        The network at infinite width: of "high_dim" or of "exact" matching.
+    residual_ : float
+        What is left of the matching equations, or of the kernel, at infinite width; relative.
+    n_layers_ : int
+        Number of hidden layers.
+    tau0_ : float
+        Root-mean-square norm of the scaled training rows.
+    weights_ : list of tensor
+        Weights of each layer, (width, n_inputs).
+    device_ : str
+        Where features are computed.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    DEQKernelRidge : Ridge regression with the exact kernel.
+    sk_deq.theory.match_explicit : The matching of the four numbers, as a function.
+
+    Notes
+    -----
+    Input is dense. A row outside the norms seen in fit is served exactly, but slower.
+
+    References
+    ----------
+    Ling et al., ICML 2024, arXiv 2402.02697 (four numbers); Simon, Anand, DeWeese, ICML 2022, arXiv
+    2106.03186 (one layer on the sphere); Yu et al., "Orthogonal Random Features", NeurIPS 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sk_deq import KernelMatcher
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = make_pipeline(KernelMatcher(500, random_state=0), RidgeClassifier(0.01))
+    >>> model.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) > 0.9
+    True
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "activation": [str, callable],
+        "recurrent_var": [Interval(Real, 0, None, closed="left")],
+        "input_var": [Interval(Real, 0, None, closed="neither"), None],
+        "bias_var": [Interval(Real, 0, None, closed="left")],
+        "center": ["boolean"],
+        "input_scaling": [StrOptions({"rms", "sphere"}), None],
+        "kernel": [StrOptions({"ck", "ntk", "ntk_full"})],
+        "matching": [StrOptions({"auto", "exact", "high_dim"})],
+        "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "weights": [StrOptions({"orthogonal", "gaussian"})],
+        "device": [str, torch.device],
+        "dtype": [StrOptions({"float32", "float64"}), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_components=1024,
+        *,
+        activation="relu",
+        recurrent_var=0.2,
+        input_var=None,
+        bias_var=0.0,
+        center=True,
+        input_scaling="rms",
+        kernel="ck",
+        matching="auto",
+        n_layers="auto",
+        weights="orthogonal",
+        device="auto",
+        dtype=None,
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.activation = activation
+        self.recurrent_var = recurrent_var
+        self.input_var = input_var
+        self.bias_var = bias_var
+        self.center = center
+        self.input_scaling = input_scaling
+        self.kernel = kernel
+        self.matching = matching
+        self.n_layers = n_layers
+        self.weights = weights
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Solve the matching for the scale of X and draw the weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows; only their norms matter.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : KernelMatcher
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or there is no stable fixed point.
+        """
+        self._validate_params()
+        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        self.device_ = str(resolve_device(self.device))
+        input_var = 1 - self.recurrent_var if self.input_var is None else self.input_var
+        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
+        rows = to_tensor(scaler.fit(X).transform(X), dtype=torch.float64)
+        self._scaler = scaler
+        self.tau0_ = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
+        high_dim = self.matching == "high_dim" or (
+            self.matching == "auto" and self.n_layers not in ("auto", 1)
+        )
+        if high_dim:
+            self.match_ = self._match_four_numbers()
+            self.n_layers_ = self.match_.n_layers
+        else:
+            if self.n_layers not in ("auto", 1):
+                raise ValueError(
+                    f"matching='exact' has one layer, got n_layers={self.n_layers}; "
+                    "use n_layers='auto' or matching='high_dim'."
+                )
+            self.match_ = exact_match(
+                self._specification(), self.kernel, torch.linalg.vector_norm(rows, dim=1)
+            )
+            self.n_layers_ = 1
+        self.residual_ = self.match_.residual
+        dtype = resolve_dtype(X.dtype if self.dtype is None else self.dtype)
+        generator = make_generator(self.random_state)
+        draw = _orthogonal if self.weights == "orthogonal" else _gaussian
+        widths = [self.n_components] * self.n_layers_
+        inputs = [scaler.n_features_out_, *widths]
+        self.weights_ = [
+            draw(width, n_inputs, generator).to(self.device_, dtype)
+            for width, n_inputs in zip(widths, inputs, strict=False)
+        ]
+        self._n_features_out = self.n_components
+        return self
+
+    def _specification(self):
+        with single_thread():
+            return equilibrium(
+                self.activation,
+                self.recurrent_var,
+                self.input_var,
+                self._scaler.bias_var_,
+                self.center,
+                self.tau0_,
+            )
+
+    def _match_four_numbers(self):
+        if not self.center or self._scaler.bias_var_ or self.kernel == "ntk_full":
+            raise ValueError(
+                "matching='high_dim' is a theory of centred networks without bias and of "
+                "kernel='ck' or 'ntk'; use center=True, bias_var=0 and one of these, or "
+                "matching='exact'."
+            )
+        target = deq_coefficients(
+            self.activation,
+            recurrent_var=self.recurrent_var,
+            input_var=self.input_var,
+            tau0=self.tau0_,
+            kernel=self.kernel,
+        )
+        # features realise a conjugate kernel, so it is that which gets the four numbers
+        return solve_matching(
+            target, self.tau0_, "ck", self.n_layers, "auto", 1e-8, KernelCoefficients
+        )
+
+    def transform(self, X):
+        """Compute the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            In float32 or float64, as `dtype` says. Computed in batches of rows.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        n_rows = max(1, _BATCH // self.n_components)
+        Z = np.empty((len(X), self.n_components), dtype=str(self.weights_[0].dtype)[6:])
+        for start in range(0, len(X), n_rows):
+            rows = to_tensor(self._scaler.transform(X[start : start + n_rows]))
+            Z[start : start + n_rows] = self._features(rows).cpu().numpy()
+        return Z
+
+    def _features(self, rows):
+        W = self.weights_[0]
+        if self.n_layers_ > 1 or isinstance(self.match_, tuple):
+            z = rows.to(W)
+            for layer, W in zip(self.match_.layers, self.weights_, strict=True):
+                z = layer(z @ W.T) / math.sqrt(len(W))
+            return z
+        norms = torch.linalg.vector_norm(rows.double(), dim=1)
+        unit = rows / torch.where(norms > 0, norms, 1).to(rows)[:, None]
+        gates = self.match_.gates(norms).to(W)
+        t = unit.to(W) @ W.T
+        for group, columns in enumerate(torch.arange(len(W)).tensor_split(len(gates))):
+            if len(columns):
+                here = slice(int(columns[0]), int(columns[-1]) + 1)
+                values = self.match_.apply(t[:, here], gates[group])
+                t[:, here] = values / math.sqrt(len(columns))
+        return t
+
+    def kernel_error(self, X):
+        """Measure the distance between the kernel of the features and the DEQ's own.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to measure it on; n_samples^2 numbers must fit into memory.
+
+        Returns
+        -------
+        float
+            Spectral norm of Z Z^T - K over that of K, K the exact kernel.
+        """
+        Z = self.transform(X).astype(np.float64)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = to_tensor(self._scaler.transform(X))
+        K = kernel_matrix(DEQPairKernel(self._specification(), self.kernel), rows).numpy()
+        return _spectral_norm(Z @ Z.T - K) / _spectral_norm(K)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.dtype is None else []
+        return tags
+
+
+def _gaussian(n_rows, n_columns, generator):
+    """Independent standard normal rows."""
+    return torch.randn(n_rows, n_columns, generator=generator, dtype=torch.float64)
+
+
+def _orthogonal(n_rows, n_columns, generator):
+    """Blocks of orthogonal rows, with independent lengths of chi distribution."""
+    blocks = []
+    for start in range(0, n_rows, n_columns):
+        size = min(n_columns, n_rows - start)
+        Q, R = torch.linalg.qr(_gaussian(n_columns, size, generator))
+        Q = Q * torch.sign(R.diagonal())  # makes Q uniformly distributed
+        lengths = torch.linalg.vector_norm(_gaussian(size, n_columns, generator), dim=1)
+        blocks.append(lengths[:, None] * Q.T)
+    return torch.cat(blocks)
+
+
+def _spectral_norm(matrix):
+    """Largest absolute eigenvalue of a symmetric matrix."""
+    if len(matrix) <= 500:
+        return float(np.abs(np.linalg.eigvalsh(matrix)).max())
+    start = np.random.RandomState(0).uniform(-1, 1, len(matrix))
+    return float(abs(eigsh(matrix, k=1, v0=start, return_eigenvectors=False)[0]))
