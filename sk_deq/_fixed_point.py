@@ -1,0 +1,207 @@
+r"""Batched fixed points z = f(z, x), and the equilibrium of a DEQ with its implicit derivative.
+
+Every row is solved to its own tolerance, then frozen and taken out of the batch, so what a row gives
+does not depend on the rows beside it.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+SOLVERS = ("auto", "picard", "anderson")
+
+_MEMORY = 5  # past iterates that Anderson acceleration mixes
+_PATIENCE = 5  # Picard iterations after which "auto" judges a row's contraction
+_SLOW = 30  # with more Picard iterations than this to go, Anderson takes the row over
+_BURST = 5  # iterations between two looks of the host at another device's rows
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """The result of a batched solve.
+
+    Attributes
+    ----------
+    value : Tensor of shape (n, d)
+    n_iter : int64 Tensor of shape (n,)
+        Evaluations of f that each row took.
+    residual : Tensor of shape (n,)
+        |f(z) - z| / |f(z)| of each row at its last evaluation.
+    converged : bool Tensor of shape (n,)
+    """
+
+    value: torch.Tensor
+    n_iter: torch.Tensor
+    residual: torch.Tensor
+    converged: torch.Tensor
+
+
+def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
+    """Solve z = f(z, *x) row by row.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(z, *x)``, a new tensor whose row i depends on row i of each argument only.
+    x : tuple of tensors with n rows
+    z0 : Tensor of shape (n, d)
+        Where to start.
+    method : {"auto", "picard", "anderson"}, default="auto"
+        "picard" iterates z <- f(z). "anderson" mixes the last five iterates. "auto" begins with
+        Picard, the cheapest while f contracts fast, and hands a row over to Anderson if at its
+        present rate it would need more than thirty further iterations.
+    tol : float, default=1e-4
+        A row is done when |f(z) - z| <= tol |f(z)|.
+    max_iter : int, default=100
+        Largest number of evaluations of f per row.
+
+    Returns
+    -------
+    FixedPoint
+    """
+    if method != "auto":
+        mix = _Anderson() if method == "anderson" else None
+        return _iterate(f, x, z0, mix, tol, max_iter)
+    first = _iterate(f, x, z0, None, tol, max_iter, give_up=True)
+    slow = torch.nonzero(~first.converged & (first.n_iter < max_iter)).ravel()
+    if len(slow) == 0:
+        return first
+    budget = max_iter - int(first.n_iter[slow].min())
+    rest = _iterate(f, _take(x, slow), first.value[slow], _Anderson(), tol, budget)
+    return FixedPoint(
+        first.value.index_copy(0, slow, rest.value),
+        first.n_iter.index_add(0, slow, rest.n_iter),
+        first.residual.index_copy(0, slow, rest.residual),
+        first.converged.index_copy(0, slow, rest.converged),
+    )
+
+
+def _take(tensors, rows):
+    return tuple(t[rows] for t in tensors)
+
+
+def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
+    """Iterate until each row has converged, or is not finite, or (`give_up`) proves slow."""
+    n, device = len(z), z.device
+    burst = 1 if device.type == "cpu" else _BURST  # looking costs nothing on a CPU
+    rows = torch.arange(n, device=device)  # the rows that are still in the batch
+    n_iter = torch.zeros(n, dtype=torch.int64, device=device)
+    ratio = torch.full((n,), torch.inf, dtype=z.dtype, device=device)
+    done = torch.zeros(n, dtype=torch.bool, device=device)
+    result = torch.empty_like(z), torch.empty_like(n_iter), torch.empty_like(ratio)
+    k = 0
+    while k < max_iter and len(rows):
+        for _ in range(min(burst, max_iter - k)):
+            k += 1
+            image = f(z, *x)
+            change = image - z
+            # the smallest positive number lets a row at rest at the origin have residual 0
+            size = torch.linalg.vector_norm(image, dim=1).clamp_min(torch.finfo(z.dtype).tiny)
+            last, ratio = ratio, torch.linalg.vector_norm(change, dim=1) / size
+            stop = (ratio <= tol) | ~torch.isfinite(ratio)
+            if give_up and k >= _PATIENCE:
+                stop |= torch.log(tol / ratio) < _SLOW * torch.log((ratio / last).clamp_max(1))
+            # a row that stops keeps f(z), which is a step nearer to the fixed point than z
+            following = image if mix is None else mix(image, change, stop)
+            if burst > 1:
+                following = torch.where(done[:, None], z, following)
+                ratio = torch.where(done, last, ratio)
+            z, n_iter = following, n_iter + ~done
+            done |= stop
+        if k == max_iter:
+            done = torch.ones_like(done)
+        if not done.any():
+            continue
+        gone, left = torch.nonzero(done).ravel(), torch.nonzero(~done).ravel()
+        for target, source in zip(result, (z, n_iter, ratio), strict=True):
+            target[rows[gone]] = source[gone]
+        rows, z, n_iter, ratio, done, *x = _take((rows, z, n_iter, ratio, done, *x), left)
+        if mix is not None:
+            mix.keep(left)
+    value, n_iter, residual = result
+    return FixedPoint(value, n_iter, residual, residual <= tol)
+
+
+class _Anderson:
+    """z <- sum_i a_i f(z_i) over the last iterates, a minimising |sum_i a_i (f(z_i) - z_i)|.
+
+    The weights sum to 1. Each change is normalised first and the normal equations are solved in
+    float64 with a ridge of the working precision, so that rounding does not decide the weights.
+    """
+
+    def __init__(self):
+        self.images = self.changes = None
+
+    def __call__(self, image, change, stop):
+        if self.images is None:
+            self.images, self.changes = image[:, None], change[:, None]
+            return image
+        self.images = torch.cat([self.images[:, 1 - _MEMORY :], image[:, None]], 1)
+        self.changes = torch.cat([self.changes[:, 1 - _MEMORY :], change[:, None]], 1)
+        size = torch.linalg.vector_norm(self.changes, dim=2).clamp_min(1e-30)
+        unit = (self.changes / size[..., None]).double()
+        ridge = torch.finfo(image.dtype).eps * torch.eye(size.shape[1], device=image.device)
+        inverse = 1 / size.double()
+        b, _ = torch.linalg.solve_ex(unit @ unit.mT + ridge, inverse)
+        a = (b * inverse) / (b * inverse).sum(1, keepdim=True)
+        mixed = (a.to(image.dtype)[:, None] @ self.images)[:, 0]
+        return torch.where(stop[:, None], image, mixed)
+
+    def keep(self, rows):
+        self.images, self.changes = self.images[rows], self.changes[rows]
+
+
+def warn_unconverged(solved, *, stage, tol, max_iter):
+    """Warn if a row of the FixedPoint `solved` has not converged; `stage` says which solve it is."""
+    failed = int((~solved.converged).sum())
+    if failed:
+        warnings.warn(
+            f"The {stage} fixed point did not converge for {failed} of {len(solved.converged)} rows: "
+            f"largest relative residual {float(solved.residual.max()):.1e} after {max_iter} "
+            f"iterations, tol={tol:.1e}. Increase max_iter or tol, or lower recurrent_var.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+class Equilibrium(torch.autograd.Function):
+    r"""The pre-activation a = (phi(a) - mean) W^T + u of a DEQ, differentiable in u and W.
+
+    With J the Jacobian of the right-hand side in a, the implicit function theorem gives
+    dL/du = g where g = dL/da + J^T g, another fixed point that the same solver solves, and
+    dL/dW = g^T (phi(a) - mean). Memory does not depend on the number of iterations.
+
+    ``Equilibrium.apply(u, W, activation, mean, options, report)``: `options` are keywords of
+    ``solve``; `report(solved, stage)` is called after the "forward" and the "backward" solve.
+    """
+
+    @staticmethod
+    def forward(ctx, u, W, activation, mean, options, report):
+        # -mean W^T is the same for all iterations and rows, so it joins u, once
+        shifted = u - mean * W.sum(1) if mean else u
+        solved = solve(lambda a, u: torch.addmm(u, activation(a), W.T), (shifted,), u, **options)
+        report(solved, "forward")
+        ctx.save_for_backward(solved.value, W)
+        ctx.rest = activation, mean, options, report
+        return solved.value
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "The equilibrium of a DEQ can be differentiated once only: the backward pass was "
+                "asked for a graph of itself (create_graph=True). Use finite differences of the "
+                "gradient, or unroll the iteration yourself, for second derivatives."
+            )
+        a, W = ctx.saved_tensors
+        activation, mean, options, report = ctx.rest
+        slope = activation.derivative(a)
+        solved = solve(
+            lambda g, v, slope: torch.addcmul(v, slope, g @ W), (grad, slope), grad, **options
+        )
+        report(solved, "backward")
+        g = solved.value
+        grad_W = g.T @ (activation(a) - mean) if ctx.needs_input_grad[1] else None
+        return g, grad_W, None, None, None, None
