@@ -4,12 +4,12 @@ For (u, w) centred Gaussian with standard deviations s1, s2 and correlation r, e
 
     G = E[phi(u) phi(w)]    and    D = E[phi'(u) phi'(w)] = dG / d(s1 s2 r)    (Price's theorem).
 
-All take and return float64 tensors and broadcast; `piecewise_linear` also takes complex r. They are written in standard deviations and
-ratios so that s from 1e-150 to 1e150 neither overflows nor cancels. Sources: Cho and Saul (2009)
-for piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. The logistic
-family (sigmoid, tanh, softplus, SiLU) is reduced to these by writing the logistic distribution as a
-mixture of normals; the dual of a clipped line is an integral over the correlation.
-``_gaussian.dual_function`` serves every other activation.
+All take and return float64 tensors and broadcast; `piecewise_linear` also takes complex r. They are
+written in standard deviations and ratios so that s from 1e-150 to 1e150 neither overflows nor
+cancels. Sources: Cho and Saul (2009) for piecewise-linear phi, Williams (1997) for erf, Tsuchida et
+al. (2021) for GELU. The logistic family (sigmoid, tanh, softplus, SiLU) is reduced to these by
+writing the logistic distribution as a mixture of normals; the dual of a clipped line is an integral
+over the correlation. ``_gaussian.dual_function`` serves every other activation.
 """
 
 import math

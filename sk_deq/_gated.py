@@ -21,8 +21,8 @@ from ._equilibrium import DEQPairKernel, Equilibrium
 from ._gaussian import gaussian_rule, hermite_coefficients
 from ._torch import single_thread
 
-_MAX_TERMS = {True: 800, False: 128}  # whether the activation is homogeneous
-_N_NODES = 16
+_MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
+_N_NODES = 12
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
 _MAX_GROUPS = 4
 
@@ -37,7 +37,8 @@ class GatedNetwork:
     kernel : str
         Which kernel of the DEQ it has.
     norm_range : tuple of float
-        Norms between which the factors f are interpolated; elsewhere they are solved for.
+        Norms between which the factors f are interpolated; elsewhere they are extended, as
+        eigenvectors are in the Nystroem method.
     factors : tensor of shape (n_groups, n_terms, n_nodes)
         f_kj at the nodes: Chebyshev nodes of the log-norm.
     cut : float
@@ -192,8 +193,8 @@ def power_series(spec, kernel, norms, n_terms):
     where the fixed point is solved in complex numbers. B_k depends on the first k coefficients of
     the dual's own series only, so those may be cut at n_terms.
     """
-    radius = 10 ** (-2 / max(n_terms, 32))  # rounding grows by radius^-k <= 100
-    n_points = 8 * max(n_terms, 32)  # aliasing leaves radius^n_points = 1e-16
+    radius = 10 ** (-3 / max(n_terms, 32))  # rounding grows by radius^-k <= 1000
+    n_points = 5 * max(n_terms, 32)  # aliasing leaves radius^n_points = 1e-15
     angle = torch.arange(n_points // 2 + 1, dtype=torch.float64) * (2 * math.pi / n_points)
     pair = DEQPairKernel(spec, kernel, n_terms=n_terms)
     rows = pair.rows(norms)

@@ -91,7 +91,8 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Notes
     -----
-    Input is dense. A row outside the norms seen in fit is served exactly, but slower.
+    Input is dense. For rows outside the norms seen in fit the gated groups are extended: the error
+    at infinite width is below 1e-3 for norms 1.25 times beyond, 2e-2 for 2.5 times (tanh).
 
     References
     ----------
