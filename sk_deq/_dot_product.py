@@ -5,12 +5,15 @@ little more than its dot product. Elsewhere F is evaluated entry by entry; what 
 rows is interpolated in their norms.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
 
 from ._chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges, tabulate
 from ._torch import single_thread
+
+_TILE = 256  # rows and columns of a tile: its buffers stay in cache
 
 
 def kernel_matrix(pair, X, Y=None):
@@ -73,6 +76,26 @@ def _members(norms, norm_range, groups):
     return torch.nonzero(inside)[:, 0]
 
 
+def _run(function, arguments, parallel):
+    """Call function(*argument) for every argument, on as many threads as torch may use.
+
+    Whole tiles go to threads of their own: splitting every small operation between threads costs
+    a barrier each time, which is slow, and very slow where others use the processor too.
+    """
+    n_threads = torch.get_num_threads()
+    if not parallel or n_threads == 1 or len(arguments) == 1:
+        for argument in arguments:
+            function(*argument)
+        return
+    with single_thread(), ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
+        for done in [pool.submit(function, *argument) for argument in arguments]:
+            done.result()
+
+
+def _one_thread():
+    torch.set_num_threads(1)
+
+
 def _fill(out, pair, ranges, rows, columns, first, second, symmetric):
     """Evaluate the block out[rows, columns] in tiles."""
     (norms1, unit1), (norms2, unit2) = first, second
@@ -83,30 +106,36 @@ def _fill(out, pair, ranges, rows, columns, first, second, symmetric):
         values2 = _interpolate(_row_table(pair, ranges[1]), ranges[1], norms2.cpu())
     block = out if isinstance(rows, slice) else out.new_empty(len(norms1), len(norms2))
     triangle = symmetric and ranges[0] == ranges[1]
-    size = 512 if table is not None else 256
-    if out.is_cuda:
-        size *= 16
-    for i in range(0, len(norms1), size):
-        for j in range(i if triangle else 0, len(norms2), size):
-            here, there = slice(i, i + size), slice(j, j + size)
-            r = (unit1[here] @ unit2[there].T).clamp_(-1, 1)
-            if table is not None:
-                tile = table(norms1[here], norms2[there], r)
-            else:
-                r = r.cpu().double()[:, :, None]
-                tile = pair.pairs(values1[here], values2[there], r)[:, :, 0].to(out)
-                same = (r[:, :, 0] == 1) & (norms1[here, None] == norms2[there]).cpu()
-                if same.any():  # rounding in the correlation would show at a kink
-                    row, column = torch.nonzero(same, as_tuple=True)
-                    tile[row, column] = _diagonal(pair, ranges[0], norms1[here][row]).to(tile)
-            if pair.homogeneous:
-                tile *= (norms1[here, None] * norms2[there]).to(tile)
-            if triangle and i == j:
-                tile.diagonal().copy_(_diagonal(pair, ranges[0], norms1[here]))
-                tile = tile.triu().add_(tile.triu(1).T)
-            block[here, there] = tile
-            if triangle and i != j:
-                block[there, here] = tile.T
+    size = _TILE * 16 if out.is_cuda else _TILE
+
+    def fill_tile(i, j):
+        here, there = slice(i, i + size), slice(j, j + size)
+        r = (unit1[here] @ unit2[there].T).clamp_(-1, 1)
+        if table is not None:
+            tile = table(norms1[here], norms2[there], r)
+        else:
+            r = r.cpu().double()[:, :, None]
+            tile = pair.pairs(values1[here], values2[there], r)[:, :, 0].to(out)
+            same = (r[:, :, 0] == 1) & (norms1[here, None] == norms2[there]).cpu()
+            if same.any():  # rounding in the correlation would show at a kink
+                row, column = torch.nonzero(same, as_tuple=True)
+                tile[row, column] = _diagonal(pair, ranges[0], norms1[here][row]).to(tile)
+        if pair.homogeneous:
+            tile *= (norms1[here, None] * norms2[there]).to(tile)
+        if triangle and i == j:
+            tile.diagonal().copy_(_diagonal(pair, ranges[0], norms1[here]))
+            tile = tile.triu().add_(tile.triu(1).T)
+        block[here, there] = tile
+        if triangle and i != j:
+            block[there, here] = tile.T
+
+    _diagonal_table(pair, ranges[0])  # once, before the threads want it
+    tiles = [
+        (i, j)
+        for i in range(0, len(norms1), size)
+        for j in range(i if triangle else 0, len(norms2), size)
+    ]
+    _run(fill_tile, tiles, parallel=not out.is_cuda)
     if block is not out:
         out[rows[:, None], columns] = block
         if symmetric and not triangle:
