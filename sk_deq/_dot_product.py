@@ -28,6 +28,12 @@ def kernel_matrix(pair, X, Y=None):
     Y : tensor of shape (n_Y, n_features), default=None
         None means X; then the result is symmetric and computed once.
     """
+    n_threads = torch.get_num_threads()
+    with single_thread():
+        return _kernel_matrix(pair, X, Y, n_threads)
+
+
+def _kernel_matrix(pair, X, Y, n_threads):
     symmetric = Y is None
     norms1, unit1 = _normalise(X)
     norms2, unit2 = (norms1, unit1) if symmetric else _normalise(Y)
@@ -40,10 +46,8 @@ def kernel_matrix(pair, X, Y=None):
         rows = _members(norms1, range1, groups)
         for range2 in groups[i if symmetric else 0 :]:
             columns = _members(norms2, range2, groups)
-            _fill(
-                out, pair, (range1, range2), rows, columns, (norms1, unit1), (norms2, unit2),
-                symmetric,
-            )  # fmt: skip
+            first, second = (rows, norms1, unit1), (columns, norms2, unit2)
+            _fill(out, pair, (range1, range2), first, second, symmetric, n_threads)
     return out
 
 
@@ -76,18 +80,17 @@ def _members(norms, norm_range, groups):
     return torch.nonzero(inside)[:, 0]
 
 
-def _run(function, arguments, parallel):
-    """Call function(*argument) for every argument, on as many threads as torch may use.
+def _run(function, arguments, n_threads):
+    """Call function(*argument) for every argument, on so many threads.
 
     Whole tiles go to threads of their own: splitting every small operation between threads costs
     a barrier each time, which is slow, and very slow where others use the processor too.
     """
-    n_threads = torch.get_num_threads()
-    if not parallel or n_threads == 1 or len(arguments) == 1:
+    if n_threads == 1 or len(arguments) == 1:
         for argument in arguments:
             function(*argument)
         return
-    with single_thread(), ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
+    with ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
         for done in [pool.submit(function, *argument) for argument in arguments]:
             done.result()
 
@@ -96,9 +99,9 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def _fill(out, pair, ranges, rows, columns, first, second, symmetric):
+def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     """Evaluate the block out[rows, columns] in tiles."""
-    (norms1, unit1), (norms2, unit2) = first, second
+    (rows, norms1, unit1), (columns, norms2, unit2) = first, second
     norms1, unit1, norms2, unit2 = norms1[rows], unit1[rows], norms2[columns], unit2[columns]
     table = _table(pair, *ranges)
     if table is None:
@@ -135,7 +138,7 @@ def _fill(out, pair, ranges, rows, columns, first, second, symmetric):
         for i in range(0, len(norms1), size)
         for j in range(i if triangle else 0, len(norms2), size)
     ]
-    _run(fill_tile, tiles, parallel=not out.is_cuda)
+    _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
     if block is not out:
         out[rows[:, None], columns] = block
         if symmetric and not triangle:
