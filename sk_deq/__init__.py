@@ -1,7 +1,15 @@
 """Deep equilibrium models, their kernels and their equivalent explicit networks."""
 
+from ._deq import DEQClassifier, DEQRegressor
+from ._explicit import EquivalentExplicitClassifier, EquivalentExplicitRegressor
 from ._kernel_matcher import KernelMatcher
 
-__all__ = ["KernelMatcher"]
+__all__ = [
+    "DEQClassifier",
+    "DEQRegressor",
+    "EquivalentExplicitClassifier",
+    "EquivalentExplicitRegressor",
+    "KernelMatcher",
+]
 
 __version__ = "0.1.0.dev0"

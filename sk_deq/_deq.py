@@ -1,0 +1,366 @@
+"""DEQClassifier and DEQRegressor: deep equilibrium models as scikit-learn estimators."""
+
+from ._network import NetworkClassifier, NetworkRegressor
+from .modules import DEQ
+
+
+class _DEQFeatures:
+    """The features of the two estimators."""
+
+    def _make_features(self, input_var, tau0, generator):
+        features = DEQ(
+            self._scaler.n_features_out_,
+            self.width,
+            activation=self.activation,
+            recurrent_var=self.recurrent_var,
+            input_var=input_var,
+            bias_var=self._scaler.bias_var_,
+            center=self.center,
+            tau0=tau0,
+            solver=self.fixed_point_solver,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            contract=self.train == "all",
+            generator=generator,
+        )
+        return features
+
+
+class DEQClassifier(_DEQFeatures, NetworkClassifier):
+    r"""Deep equilibrium network for classification, trained by implicit differentiation.
+
+    The hidden state z of a row x is the fixed point of one layer that feeds itself,
+    z = phi(sigma_a A z + sigma_b B x) / sqrt(m): a network of infinite depth with shared weights. A
+    linear readout and the cross entropy follow.
+
+    Parameters
+    ----------
+    width : int, default=512
+        Number of hidden units m.
+    activation : str or callable, default="relu"
+        A registry name ("relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh",
+        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable.
+    recurrent_var : float, default=0.2
+        sigma_a^2, variance of the recurrent weights at initialisation. With
+        train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
+        activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
+        therefore start from that bound, with a warning if they are 20 % above it.
+    input_var : float, default=None
+        sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of the input bias, which is trained even if it starts at 0.
+    center : bool, default=True
+        Whether to subtract from the activation its mean at initialisation, as the paper does.
+    input_scaling : {"rms", "sphere", None}, default="rms"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    train : {"all", "readout"}, default="all"
+        "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
+        features stay random, and the readout, a convex problem, is solved to optimality.
+    fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
+        "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
+    tol : float, default=1e-4
+        Relative change of a row's pre-activations at which its fixed point counts as found.
+    max_iter : int, default=100
+        Largest number of fixed-point iterations per row.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+    batch_size : int or "auto", default="auto"
+        Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
+    lr : float, default=0.002
+        Peak learning rate, in units of a network in standard parametrisation.
+    weight_decay : float or "auto", default="auto"
+        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
+        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+    early_stopping : bool, default=False
+        Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
+        and keep the best weights. False trains on every row.
+    validation_fraction : float, default=0.1
+        Share of the rows held out, if `early_stopping`.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with `sample_weight`.
+    warm_start : bool, default=False
+        Whether fit continues from the weights of the last fit.
+    callbacks : list of skorch callbacks, default=None
+        Copied before use.
+    verbose : int or bool, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
+        costs nothing, and float32 otherwise.
+    random_state : int, RandomState instance or None, default=None
+        Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
+        CPU. Global generators are not touched.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    module_ : torch.nn.Sequential
+        The network: ``features``, a :class:`sk_deq.modules.DEQ`, and ``readout``. It expects
+        rows as ``input_scaling`` leaves them.
+    history_ : list of dict
+        One entry per epoch: losses, accuracies, seconds, fixed-point iterations and residual.
+    n_iter_ : int
+        Epochs trained; for train="readout" the solver's iterations.
+    fixed_point_n_iter_ : float
+        Mean number of iterations per row and solve in the last epoch.
+    fixed_point_residual_ : float
+        Largest relative residual at which a row of the last epoch stopped.
+    device_ : torch.device
+        Where the network was trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    EquivalentExplicitClassifier : A shallow network with the same kernel, cheaper to run.
+    DEQKernelRidgeClassifier : The infinitely wide DEQ.
+
+    Notes
+    -----
+    Input is dense. A row's prediction does not depend on the rows it is predicted with.
+
+    References
+    ----------
+    Bai, Kolter, Koltun, "Deep Equilibrium Models", NeurIPS 2019, arXiv 1909.01377. Ling et al.,
+    ICML 2024, arXiv 2402.02697.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sk_deq import DEQClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = DEQClassifier(width=32, random_state=0)
+    >>> make_pipeline(StandardScaler(), model).fit(X, y).score(X, y) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        width=512,
+        *,
+        activation="relu",
+        recurrent_var=0.2,
+        input_var=None,
+        bias_var=0.0,
+        center=True,
+        input_scaling="rms",
+        train="all",
+        fixed_point_solver="auto",
+        tol=1e-4,
+        max_iter=100,
+        max_epochs="auto",
+        batch_size="auto",
+        lr=0.002,
+        weight_decay="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        class_weight=None,
+        warm_start=False,
+        callbacks=None,
+        verbose=0,
+        device="auto",
+        dtype="auto",
+        random_state=None,
+    ):
+        self.width = width
+        self.activation = activation
+        self.recurrent_var = recurrent_var
+        self.input_var = input_var
+        self.bias_var = bias_var
+        self.center = center
+        self.input_scaling = input_scaling
+        self.train = train
+        self.fixed_point_solver = fixed_point_solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+
+
+class DEQRegressor(_DEQFeatures, NetworkRegressor):
+    r"""Deep equilibrium network for regression, trained by implicit differentiation.
+
+    The hidden state z of a row x is the fixed point of one layer that feeds itself,
+    z = phi(sigma_a A z + sigma_b B x) / sqrt(m): a network of infinite depth with shared weights. A
+    linear readout and the squared error on standardised targets follow.
+
+    Parameters
+    ----------
+    width : int, default=512
+        Number of hidden units m.
+    activation : str or callable, default="relu"
+        A registry name ("relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh",
+        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable.
+    recurrent_var : float, default=0.2
+        sigma_a^2, variance of the recurrent weights at initialisation. With
+        train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
+        activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
+        therefore start from that bound, with a warning if they are 20 % above it.
+    input_var : float, default=None
+        sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of the input bias, which is trained even if it starts at 0.
+    center : bool, default=True
+        Whether to subtract from the activation its mean at initialisation, as the paper does.
+    input_scaling : {"rms", "sphere", None}, default="rms"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    train : {"all", "readout"}, default="all"
+        "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
+        features stay random, and the readout, a convex problem, is solved to optimality.
+    fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
+        "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
+    tol : float, default=1e-4
+        Relative change of a row's pre-activations at which its fixed point counts as found.
+    max_iter : int, default=100
+        Largest number of fixed-point iterations per row.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+    batch_size : int or "auto", default="auto"
+        Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
+    lr : float, default=0.002
+        Peak learning rate, in units of a network in standard parametrisation.
+    weight_decay : float or "auto", default="auto"
+        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
+        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+    early_stopping : bool, default=False
+        Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
+        and keep the best weights. False trains on every row.
+    validation_fraction : float, default=0.1
+        Share of the rows held out, if `early_stopping`.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    warm_start : bool, default=False
+        Whether fit continues from the weights of the last fit.
+    callbacks : list of skorch callbacks, default=None
+        Copied before use.
+    verbose : int or bool, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
+        costs nothing, and float32 otherwise.
+    random_state : int, RandomState instance or None, default=None
+        Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
+        CPU. Global generators are not touched.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Sequential
+        The network: ``features``, a :class:`sk_deq.modules.DEQ`, and ``readout``. It expects
+        rows as ``input_scaling`` leaves them.
+    history_ : list of dict
+        One entry per epoch: losses, accuracies, seconds, fixed-point iterations and residual.
+    n_iter_ : int
+        Epochs trained; for train="readout" the solver's iterations.
+    fixed_point_n_iter_ : float
+        Mean number of iterations per row and solve in the last epoch.
+    fixed_point_residual_ : float
+        Largest relative residual at which a row of the last epoch stopped.
+    device_ : torch.device
+        Where the network was trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    EquivalentExplicitRegressor : A shallow network with the same kernel, cheaper to run.
+    DEQKernelRidge : The infinitely wide DEQ.
+
+    Notes
+    -----
+    Input is dense. A row's prediction does not depend on the rows it is predicted with.
+
+    References
+    ----------
+    Bai, Kolter, Koltun, "Deep Equilibrium Models", NeurIPS 2019, arXiv 1909.01377. Ling et al.,
+    ICML 2024, arXiv 2402.02697.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sk_deq import DEQRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = DEQRegressor(width=32, max_epochs=30, random_state=0)
+    >>> model.fit(X, y).score(X, y) > 0.4
+    True
+    """
+
+    def __init__(
+        self,
+        width=512,
+        *,
+        activation="relu",
+        recurrent_var=0.2,
+        input_var=None,
+        bias_var=0.0,
+        center=True,
+        input_scaling="rms",
+        train="all",
+        fixed_point_solver="auto",
+        tol=1e-4,
+        max_iter=100,
+        max_epochs="auto",
+        batch_size="auto",
+        lr=0.002,
+        weight_decay="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        warm_start=False,
+        callbacks=None,
+        verbose=0,
+        device="auto",
+        dtype="auto",
+        random_state=None,
+    ):
+        self.width = width
+        self.activation = activation
+        self.recurrent_var = recurrent_var
+        self.input_var = input_var
+        self.bias_var = bias_var
+        self.center = center
+        self.input_scaling = input_scaling
+        self.train = train
+        self.fixed_point_solver = fixed_point_solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state

@@ -1,0 +1,546 @@
+"""What the four network estimators share: validation, fitting, prediction."""
+
+import time
+import warnings
+from collections import OrderedDict
+from copy import deepcopy
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import nn
+from torch.nn.utils import skip_init
+
+from ._fixed_point import SOLVERS
+from ._scaling import INPUT_SCALINGS, InputScaler
+from ._torch import make_generator, resolve_device, resolve_dtype, to_tensor
+from ._training import (
+    SolverStatistics,
+    cross_entropy,
+    forward_in_passes,
+    hits,
+    make_net,
+    squared_error,
+)
+
+DTYPES = (np.float64, np.float32)
+_BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
+_MIN_EPOCHS, _MAX_EPOCHS, _MIN_STEPS = 12, 200, 1500
+_WEIGHT_DECAY = 0.01
+_READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
+
+
+class BaseNetwork(BaseEstimator):
+    """A network of features and a linear readout, fitted by ``_training`` or by a convex solver.
+
+    Subclasses say which features (``_make_features``), what the target is (``_encode``) and how
+    outputs become predictions.
+    """
+
+    _parameter_constraints = {
+        "width": [Interval(Integral, 1, None, closed="left")],
+        "activation": [str, callable],
+        "recurrent_var": [Interval(Real, 0, None, closed="left")],
+        "input_var": [Interval(Real, 0, None, closed="left"), None],
+        "bias_var": [Interval(Real, 0, None, closed="left")],
+        "center": ["boolean"],
+        "input_scaling": [StrOptions({s for s in INPUT_SCALINGS if s}), None],
+        "train": [StrOptions({"all", "readout"})],
+        "fixed_point_solver": [StrOptions(set(SOLVERS))],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "verbose": ["verbose"],
+        "device": [str, torch.device],
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "random_state": ["random_state"],
+    }
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, **encoding):
+        again = hasattr(self, "module_") and (partial or self.warm_start)
+        X, y = validate_data(
+            self, X, y, dtype=DTYPES, reset=not again, multi_output=True, y_numeric=self._numeric
+        )
+        weight = self._check_weight(X, y, sample_weight)
+        keep = weight > 0
+        X, weight = X[keep], weight[keep] / weight[keep].mean()
+        target = self._encode(y[keep], again=again, **encoding)
+        random_state = check_random_state(self.random_state)
+        valid = self._check_validation(X_val, y_val)
+        if self.early_stopping and valid is None and not partial:
+            (X, target, weight), valid = self._hold_out(X, target, weight, random_state)
+        batch_size = _BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+        generator = make_generator(random_state)
+        if not again:
+            self._start(X, target, weight, batch_size, generator)
+        if self.train == "readout":
+            self._fit_readout(X, target, weight)
+        else:
+            X, target, weight = self._more_rows(X, target, weight)
+            valid = valid and self._tensors(*valid)
+            self._fit_all(self._tensors(X, target, weight), valid, batch_size, generator, partial)
+        return self
+
+    def _check_weight(self, X, y, sample_weight):
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if getattr(self, "class_weight", None) is not None:
+            weight = weight * compute_sample_weight(self.class_weight, y)
+        if not weight.any():
+            raise ValueError("sample_weight is zero for every row: there is nothing to fit.")
+        return weight
+
+    def _check_validation(self, X_val, y_val):
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together.")
+        if X_val is None:
+            return None
+        X_val, y_val = validate_data(
+            self,
+            X_val,
+            y_val,
+            dtype=DTYPES,
+            reset=False,
+            multi_output=True,
+            y_numeric=self._numeric,
+        )
+        return X_val, self._encode(y_val, again=True), np.ones(len(X_val))
+
+    def _hold_out(self, X, target, weight, random_state):
+        splitter = ShuffleSplit if self._numeric else StratifiedShuffleSplit
+        split = splitter(1, test_size=self.validation_fraction, random_state=random_state)
+        return [(X[i], target[i], weight[i]) for i in next(split.split(X, target))]
+
+    def _start(self, X, target, weight, batch_size, generator):
+        """Set up the scaler and the network, and choose where and in which precision it lives."""
+        input_var = 1 - self.recurrent_var if self.input_var is None else self.input_var
+        if input_var < 0:
+            raise ValueError(
+                f"recurrent_var={self.recurrent_var} with input_var=None gives the negative input "
+                "variance 1 - recurrent_var; pass input_var, or recurrent_var <= 1."
+            )
+        self.device_ = resolve_device(self.device)
+        if self.dtype == "auto":
+            exact = X.dtype == np.float64 and len(X) <= batch_size and self.device_.type != "mps"
+            dtype = torch.float64 if exact else torch.float32
+        else:
+            dtype = resolve_dtype(self.dtype)
+        self._scaler = InputScaler(
+            self.input_scaling, input_var=input_var, bias_var=self.bias_var
+        ).fit(X, weight)
+        features = self._make_features(input_var, self._scaler.tau0_ or 1.0, generator)
+        # skip_init: the layer's own initialisation would draw from torch's global generator
+        readout = skip_init(nn.Linear, self.width, self._n_outputs(target))
+        nn.init.zeros_(readout.weight)
+        nn.init.zeros_(readout.bias)
+        module = nn.Sequential(OrderedDict(features=features, readout=readout))
+        self.module_ = module.to(device=self.device_, dtype=dtype)
+        self.history_, self.n_iter_, self._net = [], 0, None
+        self._scale_target(target, weight)
+
+    def _to_device(self, array, dtype=None):
+        return to_tensor(array, dtype=dtype or self._dtype, device=self._device)
+
+    @property
+    def _dtype(self):
+        return self.module_.readout.weight.dtype
+
+    @property
+    def _device(self):
+        return self.module_.readout.weight.device
+
+    def _more_rows(self, X, target, weight):
+        """Where a subclass adds rows to train on."""
+        return X, target, weight
+
+    def _tensors(self, X, target, weight):
+        """Scaled rows, targets and weights on the network's device and in its precision."""
+        return (
+            self._to_device(self._scaler.transform(X)),
+            self._target_tensor(X, target),
+            self._to_device(weight),
+        )
+
+    def _fit_all(self, data, valid, batch_size, generator, partial):
+        """Train every parameter; `partial`: one more epoch at a constant rate."""
+        n_batches = -(-len(data[0]) // batch_size)
+        max_epochs = self.max_epochs
+        if max_epochs == "auto":
+            max_epochs = min(max(-(-_MIN_STEPS // n_batches), _MIN_EPOCHS), _MAX_EPOCHS)
+        net = self._net if partial else None
+        if net is None:
+            net = self._net = make_net(
+                self.module_,
+                criterion=self._criterion,
+                max_epochs=1 if partial else max_epochs,
+                batch_size=batch_size,
+                lr=self.lr,
+                weight_decay=_WEIGHT_DECAY if self.weight_decay == "auto" else self.weight_decay,
+                accuracy=None if self._numeric else hits,
+                patience=self.n_iter_no_change if valid is not None and not partial else None,
+                callbacks=self.callbacks,
+                verbose=self.verbose,
+                one_cycle=not partial,
+            )
+        net.generator, net.valid, features = generator, valid, self.module_.features
+        if hasattr(features, "report"):
+            features.report = net.statistics
+        n_before = len(net.history)
+        try:
+            net.partial_fit(data)
+        finally:
+            features.report = None
+        net.valid = None
+        new = [{k: v for k, v in e.items() if k != "batches"} for e in net.history[n_before:]]
+        self.history_ = new if not partial else self.history_ + new
+        self.n_iter_ = len(self.history_)
+        self.module_.eval()
+        self._tell(new[-1], net.callbacks_[0][1])
+
+    def _fit_readout(self, X, target, weight):
+        """Leave the random features as they are and solve for the readout."""
+        begin = time.perf_counter()
+        statistics, features = SolverStatistics(), self.module_.features
+        features.report = statistics
+        Z = forward_in_passes(features, self._to_device(self._scaler.transform(X)))
+        features.report = None
+        decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
+        Z = Z.cpu().numpy()
+        solver = self._readout_solver(decay * len(Z))
+        weights, bias, n_iter = solver(Z, self._target_tensor(X, target).cpu().numpy(), weight)
+        with torch.no_grad():
+            self.module_.readout.weight.copy_(to_tensor(weights))
+            self.module_.readout.bias.copy_(to_tensor(bias))
+        self.n_iter_ = n_iter
+        epoch = {"epoch": 1, "seconds": time.perf_counter() - begin, **statistics.summary()}
+        self.history_ = [epoch]
+        self.module_.eval()
+        self._tell(epoch)
+
+    def _tell(self, epoch, best=None):
+        """Set the attributes that say how the fixed points went, and warn of what went wrong."""
+        if "fixed_point_n_iter" in epoch:
+            self.fixed_point_n_iter_ = epoch["fixed_point_n_iter"]
+            self.fixed_point_residual_ = epoch["fixed_point_residual"]
+        if best is not None and best.diverged_:
+            warnings.warn(
+                f"The loss was not finite in epoch {epoch['epoch']}: training stopped and the best "
+                f"weights so far, of loss {best.best_:.3g}, were restored. Lower lr={self.lr}.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        elif epoch.get("fixed_point_failures"):
+            warnings.warn(
+                f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
+                f"converge: largest relative residual {self.fixed_point_residual_:.1e}, "
+                f"tol={self.tol:.1e}, max_iter={self.max_iter}. Increase max_iter or tol, or lower "
+                "recurrent_var.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _outputs(self, X):
+        """The network's outputs for raw rows X, as an ndarray (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        return self._outputs_of(validate_data(self, X, dtype=DTYPES, reset=False))
+
+    def _outputs_of(self, X):
+        rows = self._to_device(self._scaler.transform(X))
+        return forward_in_passes(self.module_, rows).cpu().numpy()
+
+    def __getstate__(self):
+        """Drop the optimiser and bring the network to the CPU, where any machine can load it."""
+        state = {**super().__getstate__(), "_net": None}
+        if "module_" in state and self._device.type != "cpu":
+            state["module_"] = deepcopy(self.module_).cpu()
+        return state
+
+
+class NetworkClassifier(ClassifierMixin, BaseNetwork):
+    """A network whose outputs are logits of the classes."""
+
+    _parameter_constraints = {
+        **BaseNetwork._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+    _numeric = False
+    _criterion = staticmethod(cross_entropy)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows. None means 1.
+        X_val, y_val : array-like of shape (n_val, n_features) and (n_val,), default=None
+            Rows to stop early on, instead of a fraction of X: training ends after
+            `n_iter_no_change` epochs in which their loss did not fall, and the best weights are
+            restored.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, all weights are zero, or a later call
+            (``warm_start=True``) brings new classes.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If fixed points did not converge, or the loss was not finite.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch on a part of the data, at the constant rate `lr`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows. The scale of the input is that of the first call.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        classes : array-like of shape (n_classes,), default=None
+            All the classes of all the calls; needed in the first call if y lacks any.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows. None means 1.
+
+        Returns
+        -------
+        self : object
+        """
+        _refuse_readout(self)
+        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+
+    def predict(self, X):
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        return self.classes_[self._outputs(X).argmax(1)]
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+        """
+        return softmax(self._outputs(X), axis=1)
+
+    def decision_function(self, X):
+        """Return the logit of each class, or for two classes the log-odds of the second.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+        """
+        logits = self._outputs(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _check_weight(self, X, y, sample_weight):
+        check_classification_targets(y)
+        return super()._check_weight(X, y, sample_weight)
+
+    def _encode(self, y, *, again, classes=None):
+        y = column_or_1d(y, warn=True)
+        if not again:
+            self.classes_ = np.unique(y) if classes is None else np.unique(classes)
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise ValueError(
+                f"y has labels that are not among the classes of the first call: {unseen}. "
+                "Pass classes= to the first partial_fit, or fit anew."
+            )
+        return np.searchsorted(self.classes_, y)
+
+    def _n_outputs(self, target):
+        return len(self.classes_)
+
+    def _scale_target(self, target, weight):
+        pass
+
+    def _target_tensor(self, X, target):
+        return self._to_device(target, torch.int64)
+
+    def _readout_solver(self, penalty):
+        def solve(Z, target, weight):
+            present = np.unique(target)
+            weights = np.zeros((len(self.classes_), Z.shape[1]))
+            bias = np.zeros(len(self.classes_))
+            if len(present) == 1:
+                return weights, bias, 0
+            model = LogisticRegression(C=1 / penalty if penalty else np.inf, max_iter=10_000)
+            model.fit(Z, target, weight)
+            if len(present) == 2:  # one row of log-odds, which logits share evenly
+                weights[present] = np.concatenate([-model.coef_, model.coef_]) / 2
+                bias[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2
+            else:
+                weights[present], bias[present] = model.coef_, model.intercept_
+            return weights, bias, int(model.n_iter_.max())
+
+        return solve
+
+
+class NetworkRegressor(RegressorMixin, BaseNetwork):
+    """A network whose outputs are standardised targets."""
+
+    _numeric = True
+    _criterion = staticmethod(squared_error)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets. Standardised inside.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows. None means 1.
+        X_val, y_val : array-like, default=None
+            Rows and targets to stop early on, instead of a fraction of X: training ends after
+            `n_iter_no_change` epochs in which their loss did not fall, and the best weights are
+            restored.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range or all weights are zero.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If fixed points did not converge, or the loss was not finite.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch on a part of the data, at the constant rate `lr`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows. The scales of input and targets are those of the first call.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows. None means 1.
+
+        Returns
+        -------
+        self : object
+        """
+        _refuse_readout(self)
+        return self._fit(X, y, sample_weight, partial=True)
+
+    def predict(self, X):
+        """Return the predicted targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        check_is_fitted(self)
+        return self._values_of(validate_data(self, X, dtype=DTYPES, reset=False))
+
+    def _values_of(self, X):
+        y = self._outputs_of(X) * self._y_scale + self._y_mean
+        return y[:, 0] if self._y_flat else y
+
+    def _encode(self, y, *, again):
+        if not again:
+            self._y_flat = y.ndim == 1
+        return y.astype(np.float64).reshape(len(y), -1)
+
+    def _n_outputs(self, target):
+        return target.shape[1]
+
+    def _scale_target(self, target, weight):
+        self._y_mean = np.average(target, axis=0, weights=weight)
+        deviation = np.average((target - self._y_mean) ** 2, axis=0, weights=weight) ** 0.5
+        self._y_scale = np.where(deviation > 0, deviation, 1.0)
+
+    def _target_tensor(self, X, target):
+        return self._to_device((target - self._y_mean) / self._y_scale)
+
+    def _readout_solver(self, penalty):
+        def solve(Z, target, weight):
+            model = Ridge(alpha=penalty).fit(Z, target, weight)
+            return np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_), 1
+
+        return solve
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _refuse_readout(estimator):
+    if estimator.train == "readout":
+        raise ValueError(
+            "partial_fit needs train='all': train='readout' solves for all the rows at once."
+        )

@@ -1,0 +1,258 @@
+"""Minibatch training of a network (features, then a linear readout) by a private skorch net."""
+
+import math
+import time
+from copy import deepcopy
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+_WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
+_RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
+
+# A row's features do not depend on the other rows, so this bounds memory and nothing else.
+_ROWS_PER_PASS = 4096
+
+
+def cross_entropy(logits, target):
+    """Cross entropy per row; `target` holds class indices or probabilities."""
+    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+def squared_error(output, target):
+    """Mean over the outputs of the squared error, per row."""
+    return (output - target).square().mean(1)
+
+
+def forward_in_passes(module, X):
+    """Evaluate `module` on the rows of X without gradients and with bounded memory."""
+    module.eval()
+    with torch.no_grad():
+        return torch.cat([module(rows) for rows in X.split(_ROWS_PER_PASS)])
+
+
+class SolverStatistics:
+    """Collect what the fixed-point solves of one epoch report, without waiting for the device."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self._solves = []
+
+    def __call__(self, solved, stage):
+        failed = (~solved.converged).sum()
+        summary = torch.stack([solved.n_iter.double().sum(), failed.double()])
+        self._solves.append((summary, len(solved.n_iter), solved.residual.max()))
+
+    def summary(self):
+        """Mean iterations per row, largest residual and number of unconverged rows, as a dict."""
+        if not self._solves:
+            return {}
+        summaries, rows, residuals = zip(*self._solves, strict=True)
+        n_iter, failed = torch.stack(summaries).sum(0).tolist()
+        return {
+            "fixed_point_n_iter": n_iter / sum(rows),
+            "fixed_point_residual": float(torch.stack(residuals).max()),
+            "fixed_point_failures": int(failed),
+        }
+
+
+class _Batches:
+    """Iterate over batches of near-equal size, shuffled if there are several and a generator."""
+
+    def __init__(self, tensors, batch_size, generator):
+        self.tensors, self.generator = tensors, generator
+        self.n_batches = math.ceil(len(tensors[0]) / batch_size)
+
+    def __iter__(self):
+        if self.n_batches == 1 or self.generator is None:
+            yield from zip(*(t.tensor_split(self.n_batches) for t in self.tensors), strict=True)
+            return
+        n, device = len(self.tensors[0]), self.tensors[0].device
+        order = torch.randperm(n, generator=self.generator).to(device)
+        for rows in order.tensor_split(self.n_batches):
+            yield tuple(t[rows] for t in self.tensors)
+
+
+class _BestWeights(Callback):
+    """Remember the best weights; stop at a loss that is not finite or no longer improves."""
+
+    def __init__(self, patience=None):
+        self.patience = patience
+
+    def on_train_begin(self, net, **kwargs):
+        self.best_, self.waited_, self.diverged_ = math.inf, 0, False
+        self.weights_ = deepcopy(net.module_.state_dict())
+
+    def on_epoch_end(self, net, **kwargs):
+        epoch = net.history[-1]
+        loss = epoch.get("valid_loss", epoch["train_loss"])
+        if not math.isfinite(epoch["train_loss"]) or not math.isfinite(loss):
+            self.diverged_ = True
+            raise KeyboardInterrupt  # skorch's way for a callback to end the training
+        if loss < self.best_:
+            self.best_, self.waited_ = loss, 0
+            self.weights_ = deepcopy(net.module_.state_dict())
+        else:
+            self.waited_ += 1
+        if self.patience is not None and self.waited_ >= self.patience:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, net, **kwargs):
+        if self.diverged_ or self.patience is not None:
+            net.module_.load_state_dict(self.weights_)
+
+
+class TrainingNet(NeuralNet):
+    """A skorch net whose epoch is a plain loop: no DataLoader, history per epoch, one-cycle rate.
+
+    The batches are (X, target, weight) tensors on the module's device. User callbacks see skorch's
+    usual events.
+    """
+
+    def __init__(self, *args, valid=None, weight_decay=0.01, generator=None, statistics=None,
+                 accuracy=None, one_cycle=True, watched=False, **kwargs):  # fmt: skip
+        super().__init__(*args, train_split=None, **kwargs)
+        self.watched = watched
+        self.valid, self.weight_decay, self.generator = valid, weight_decay, generator
+        self.statistics, self.accuracy, self.one_cycle = statistics, accuracy, one_cycle
+
+    @property
+    def _default_callbacks(self):
+        return []
+
+    def initialize_criterion(self, *args, **kwargs):
+        self.criterion_ = self.criterion
+        return self
+
+    def initialize_optimizer(self, *args, **kwargs):
+        """AdamW, at learning rates equal to those of a network in standard parametrisation.
+
+        Input weights and readout are of unit size and see inputs of size 1 / sqrt(fan in); Adam's
+        steps do not scale with the gradient, so their rates carry the factor sqrt(fan in).
+        """
+        module, groups = self.module_, []
+        readout, features = module.readout, module.features
+        rates = {
+            features.input_weight: math.sqrt(features.input_weight.shape[1]),
+            readout.weight: math.sqrt(readout.weight.shape[1]),
+            getattr(features, "recurrent_weight", None): _RECURRENT_RATE,
+        }
+        for parameter in module.parameters():
+            rate = rates.get(parameter, 1.0)
+            decay = self.weight_decay / max(rate, 1.0) if parameter.ndim > 1 else 0.0
+            groups.append({"params": [parameter], "lr": self.lr * rate, "weight_decay": decay})
+        fused = all(p.device.type in ("cpu", "cuda") for p in module.parameters())
+        self.optimizer_ = torch.optim.AdamW(groups, fused=fused)
+        for group in self.optimizer_.param_groups:
+            group["peak"] = group["lr"]
+        self._step = 0
+        return self
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        return X, self.valid
+
+    def get_iterator(self, dataset, training=False):
+        if training:
+            return _Batches(dataset, self.batch_size, self.generator)
+        return _Batches(dataset, _ROWS_PER_PASS, None)
+
+    def _set_rate(self, n_steps):
+        """Half a cosine up over the first 30 % of the steps, half a cosine down over the rest."""
+        t = (self._step + 0.5) / n_steps
+        up = t < _WARM_UP
+        phase = t / _WARM_UP if up else (1 - t) / (1 - _WARM_UP)
+        for group in self.optimizer_.param_groups:
+            group["lr"] = group["peak"] * (1 - math.cos(math.pi * phase)) / 2
+        self._step += 1
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        if iterator is None:
+            return
+        begin = time.perf_counter()
+        module, optimizer = self.module_, self.optimizer_
+        module.train(training)
+        n_steps, n_rows, loss_sum, hits = self.max_epochs * iterator.n_batches, 0, 0.0, 0
+        if training:
+            self.statistics.reset()
+        for batch in iterator:
+            X, target, weight = batch
+            if self.watched:
+                self.notify("on_batch_begin", batch=batch, training=training)
+            with torch.set_grad_enabled(training):
+                output = module(X)
+                loss = (self.criterion(output, target) * weight).mean()
+            if training:
+                if self.one_cycle:
+                    self._set_rate(n_steps)
+                optimizer.zero_grad()
+                loss.backward()
+                if self.watched:
+                    self.notify(
+                        "on_grad_computed",
+                        named_parameters=list(module.named_parameters()),
+                        batch=batch,
+                        training=True,
+                    )
+                optimizer.step()
+            n_rows += len(X)
+            loss = loss.detach()
+            loss_sum = loss_sum + len(X) * loss
+            if self.accuracy is not None:
+                hits = hits + self.accuracy(output.detach(), target)
+            if self.watched:
+                self.notify(
+                    "on_batch_end", batch=batch, training=training, loss=loss, y_pred=output
+                )
+        self.history.record(prefix + "_loss", float(loss_sum) / n_rows)
+        if self.accuracy is not None:
+            self.history.record(prefix + "_accuracy", float(hits) / n_rows)
+        if training:
+            for name, value in self.statistics.summary().items():
+                self.history.record(name, value)
+            self.history.record("seconds", time.perf_counter() - begin)
+
+
+class _Progress(Callback):
+    """One tidy line per epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        epoch = net.history[-1]
+        parts = [f"epoch {epoch['epoch']:>4}/{net.max_epochs}"]
+        for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy"):
+            if name in epoch:
+                parts.append(f"{name} {epoch[name]:.4f}")
+        parts.append(f"{epoch['seconds']:.2f} s")
+        if "fixed_point_n_iter" in epoch:
+            parts.append(f"{epoch['fixed_point_n_iter']:.1f} fixed-point iterations")
+        print("  ".join(parts))
+
+
+def hits(output, target):
+    """Number of rows whose largest output is the target's (class indices or probabilities)."""
+    labels = target if target.ndim == 1 else target.argmax(1)
+    return (output.argmax(1) == labels).sum()
+
+
+def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
+             accuracy=None, patience=None, callbacks=None, verbose=0, one_cycle=True):  # fmt: skip
+    """Return an initialised skorch net around `module`, whose ``partial_fit`` trains it."""
+    callbacks = [deepcopy(c) for c in callbacks or []]
+    net = TrainingNet(
+        module,
+        criterion=criterion,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        accuracy=accuracy,
+        one_cycle=one_cycle,
+        statistics=SolverStatistics(),
+        watched=bool(callbacks),
+        callbacks=[_BestWeights(patience), *([_Progress()] if verbose else []), *callbacks],
+        device=None,
+        verbose=0,
+    )
+    return net.initialize()
