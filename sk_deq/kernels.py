@@ -5,8 +5,6 @@ approximation), :func:`explicit_kernel` that of a network with hidden layers. Bo
 or torch tensors and return the same kind.
 """
 
-import os
-
 import numpy as np
 import torch
 from sklearn.metrics.pairwise import check_pairwise_arrays
@@ -15,6 +13,7 @@ from sklearn.utils import check_array
 from ._dot_product import kernel_matrix
 from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
 from ._explicit_network import ExplicitPairKernel, resolve_layers
+from ._memory import require_memory
 from ._scaling import root_mean_square_norm
 from ._torch import resolve_device, resolve_dtype, single_thread, to_tensor
 from .theory import deq_coefficients
@@ -199,20 +198,6 @@ def high_dim_matrix(numbers, tau0, X, Y=None):
     return K
 
 
-def estimate_memory(n_rows, n_columns, dtype, remedy):
-    """Raise MemoryError, with the remedy, if a matrix of this size cannot fit into main memory."""
-    needed = n_rows * n_columns * torch.empty((), dtype=dtype).element_size()
-    try:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not told on this platform
-        return
-    if needed > available:
-        raise MemoryError(
-            f"A {n_rows} x {n_columns} kernel matrix needs {needed / 2**30:.1f} GiB; this machine "
-            f"has {available / 2**30:.1f} GiB. {remedy}"
-        )
-
-
 def _tau0(X, tau0):
     if tau0 is None:
         tau0 = root_mean_square_norm(X.double())
@@ -242,6 +227,11 @@ def _check_rows(X, Y, device, dtype):
         dtype = X.dtype if dtype is None else dtype
     dtype = resolve_dtype(dtype)
     n_columns = len(X if Y is None else Y)
-    estimate_memory(len(X), n_columns, dtype, "Pass fewer rows, or a block of rows as Y.")
+    require_memory(
+        len(X) * n_columns * dtype.itemsize,
+        f"A {len(X)} x {n_columns} kernel matrix",
+        "Pass blocks of rows, or use DEQKernelRidge(solver='nystroem') or KernelMatcher.",
+        device,
+    )
     X = to_tensor(X, dtype=dtype, device=device)
     return X, None if Y is None else to_tensor(Y, dtype=dtype, device=device), back
