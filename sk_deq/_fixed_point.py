@@ -1,7 +1,7 @@
 r"""Batched fixed points z = f(z, x), and the equilibrium of a DEQ with its implicit derivative.
 
-Every row is solved to its own tolerance, then frozen and taken out of the batch, so what a row gives
-does not depend on the rows beside it.
+Every row is solved to its own tolerance, then frozen and taken out of the batch, so what a row
+gives does not depend on the rows beside it.
 """
 
 import warnings
@@ -65,7 +65,8 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
         mix = _Anderson() if method == "anderson" else None
         return _iterate(f, x, z0, mix, tol, max_iter)
     first = _iterate(f, x, z0, None, tol, max_iter, give_up=True)
-    slow = torch.nonzero(~first.converged & (first.n_iter < max_iter)).ravel()
+    unsettled = ~first.converged & torch.isfinite(first.residual) & (first.n_iter < max_iter)
+    slow = torch.nonzero(unsettled).ravel()
     if len(slow) == 0:
         return first
     budget = max_iter - int(first.n_iter[slow].min())
@@ -128,7 +129,7 @@ class _Anderson:
     """z <- sum_i a_i f(z_i) over the last iterates, a minimising |sum_i a_i (f(z_i) - z_i)|.
 
     The weights sum to 1. Each change is normalised first and the normal equations are solved in
-    float64 with a ridge of the working precision, so that rounding does not decide the weights.
+    float64 with a ridge above the working precision, so that rounding does not decide the weights.
     """
 
     def __init__(self):
@@ -142,7 +143,7 @@ class _Anderson:
         self.changes = torch.cat([self.changes[:, 1 - _MEMORY :], change[:, None]], 1)
         size = torch.linalg.vector_norm(self.changes, dim=2).clamp_min(1e-30)
         unit = (self.changes / size[..., None]).double()
-        ridge = torch.finfo(image.dtype).eps * torch.eye(size.shape[1], device=image.device)
+        ridge = torch.finfo(image.dtype).eps ** 0.75 * torch.eye(size.shape[1], device=image.device)
         inverse = 1 / size.double()
         b, _ = torch.linalg.solve_ex(unit @ unit.mT + ridge, inverse)
         a = (b * inverse) / (b * inverse).sum(1, keepdim=True)
@@ -154,12 +155,12 @@ class _Anderson:
 
 
 def warn_unconverged(solved, *, stage, tol, max_iter):
-    """Warn if a row of the FixedPoint `solved` has not converged; `stage` says which solve it is."""
+    """Warn if rows of the FixedPoint `solved` have not converged; `stage`: forward or backward."""
     failed = int((~solved.converged).sum())
     if failed:
         warnings.warn(
-            f"The {stage} fixed point did not converge for {failed} of {len(solved.converged)} rows: "
-            f"largest relative residual {float(solved.residual.max()):.1e} after {max_iter} "
+            f"The {stage} fixed point did not converge for {failed} of {len(solved.converged)} "
+            f"rows: largest relative residual {float(solved.residual.max()):.1e} after {max_iter} "
             f"iterations, tol={tol:.1e}. Increase max_iter or tol, or lower recurrent_var.",
             ConvergenceWarning,
             stacklevel=3,

@@ -227,7 +227,7 @@ class BaseNetwork(BaseEstimator):
         Z = forward_in_passes(features, self._to_device(self._scaler.transform(X)))
         features.report = None
         decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
-        Z = Z.cpu().numpy()
+        Z = Z.double().cpu().numpy()  # whatever the network's dtype: the solver wants precision
         solver = self._readout_solver(decay * len(Z))
         weights, bias, n_iter = solver(Z, self._target_tensor(X, target).cpu().numpy(), weight)
         with torch.no_grad():
@@ -356,7 +356,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         -------
         ndarray of shape (n_samples,)
         """
-        return self.classes_[self._outputs(X).argmax(1)]
+        best = self._outputs(X).argmax(1)
+        return self.classes_[best]
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -420,7 +421,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
             bias = np.zeros(len(self.classes_))
             if len(present) == 1:
                 return weights, bias, 0
-            model = LogisticRegression(C=1 / penalty if penalty else np.inf, max_iter=10_000)
+            C = 1 / penalty if penalty else np.inf
+            model = LogisticRegression(C=C, tol=1e-7, max_iter=10_000)
             model.fit(Z, target, weight)
             if len(present) == 2:  # one row of log-odds, which logits share evenly
                 weights[present] = np.concatenate([-model.coef_, model.coef_]) / 2

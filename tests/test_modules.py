@@ -1,0 +1,221 @@
+import copy
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+
+from sk_deq.kernels import deq_kernel, explicit_kernel
+from sk_deq.modules import DEQ, ExplicitNetwork
+from sk_deq.theory import match_explicit
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def rows(n, p, seed=1, dtype=torch.float64):
+    return torch.randn(n, p, generator=generator(seed), dtype=dtype) / math.sqrt(p)
+
+
+def ignore(solved, stage):
+    pass
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "gelu"])
+def test_gradcheck_of_every_parameter(name):
+    deq = DEQ(
+        3, 6, activation=name, bias_var=0.1, tol=1e-13, generator=generator(), dtype=torch.float64
+    )
+    deq.eval()  # power iteration would move the bound between two evaluations
+    with torch.no_grad():
+        deq.recurrent_weight *= 4  # so that the bound is active and its derivative is checked
+    x = rows(4, 3).requires_grad_()
+    names = list(dict(deq.named_parameters()))
+
+    def features(x, *parameters):
+        return torch.func.functional_call(deq, dict(zip(names, parameters, strict=True)), (x,))
+
+    norm = float(torch.linalg.matrix_norm(deq.recurrent_weight.detach(), 2))
+    assert norm > deq.max_norm
+    assert torch.autograd.gradcheck(features, (x, *deq.parameters()), atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ["auto", "picard", "anderson"])
+def test_a_row_gives_the_same_alone_and_in_any_batch(solver):
+    deq = DEQ(20, 64, solver=solver, tol=1e-3, generator=generator()).eval()
+    x = rows(4096, 20, dtype=torch.float32)
+    whole = deq(x).detach()
+    order = torch.randperm(4096, generator=generator(5))
+    assert (deq(x[order]) - whole[order]).abs().max() < 1e-6
+    for i in range(0, 4096, 97):
+        assert (deq(x[i : i + 1])[0] - whole[i]).abs().max() < 1e-6
+        assert (deq(x[[i, 7]])[0] - whole[i]).abs().max() < 1e-6
+
+
+def assert_mean_kernel(make, x, K):
+    """The mean of z z^T over 16 networks is K within 5 standard errors, as measured."""
+    with torch.no_grad():
+        z = [make(generator(seed))(x) for seed in range(16)]
+    draws = np.stack([(each @ each.T).numpy() for each in z])
+    error = draws.std(0, ddof=1) / 4
+    assert (np.abs(draws.mean(0) - K) <= 5 * error).all()
+    assert error.max() < 0.05 * K.max()
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_features_of_wide_deqs_have_the_conjugate_kernel(name):
+    spec = {"activation": name, "recurrent_var": 0.2, "bias_var": 0.1}
+    x = rows(10, 8)
+    K = deq_kernel(x.numpy(), kernel="ck", tau0=1.0, **spec)
+    options = {"tol": 1e-6, "dtype": torch.float64}
+    assert_mean_kernel(lambda rng: DEQ(8, 600, **spec, **options, generator=rng), x, K)
+
+
+def test_matched_networks_have_the_kernel_of_their_layers():
+    x, layers = rows(10, 8), match_explicit("relu", recurrent_var=0.2).layers
+    K = explicit_kernel(x.numpy(), layers=layers, tau0=1.0)
+    options = {"dtype": torch.float64}
+    assert_mean_kernel(lambda rng: ExplicitNetwork(8, 600, layers, **options, generator=rng), x, K)
+
+
+@pytest.mark.parametrize("recurrent_var", [0.0, 0.2, 0.5])
+def test_the_initial_weight_is_the_theorys_own(recurrent_var):
+    deq = DEQ(4, 300, recurrent_var=recurrent_var, generator=generator())
+    assert torch.equal(deq.effective_recurrent_weight(), deq.recurrent_weight)
+    contracting = DEQ(4, 300, recurrent_var=recurrent_var, contract=True, generator=generator())
+    W = contracting.effective_recurrent_weight().detach()
+    assert torch.linalg.matrix_norm(W, 2) < 1
+
+
+def test_long_training_at_a_high_learning_rate_stays_a_contraction():
+    X, y = load_digits(return_X_y=True)
+    X = torch.tensor(X, dtype=torch.float32) / 61
+    y = torch.tensor(y)
+    deq = DEQ(64, 64, generator=generator())
+    solves = []
+    deq.report = lambda solved, stage: solves.append(bool(solved.converged.all()))
+    readout = torch.nn.utils.skip_init(torch.nn.Linear, 64, 10)
+    torch.nn.init.zeros_(readout.weight)
+    torch.nn.init.zeros_(readout.bias)
+    parameters = [*deq.parameters(), *readout.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    losses, batches = [], generator(2)
+    for _ in range(400):
+        batch = torch.randint(len(X), (128,), generator=batches)
+        loss = torch.nn.functional.cross_entropy(readout(deq(X[batch])), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    free = torch.linalg.matrix_norm(deq.recurrent_weight.detach(), 2)
+    used = torch.linalg.matrix_norm(deq.effective_recurrent_weight().detach(), 2)
+    assert free > 2, "the test is void: the weight did not want to leave the bound"
+    assert used < 1
+    assert all(solves)
+    assert np.mean(losses[-50:]) < 0.1
+
+
+def test_a_little_training_follows_kernel_regression_with_the_full_ntk():
+    n, width, s_a, s_b = 10, 4000, 0.2, 0.8
+    x = rows(n, 6, dtype=torch.float32)
+    y = torch.linspace(-0.5, 0.5, 6)
+    deq = DEQ(6, width, tol=1e-5, generator=generator())
+    deq.bias.requires_grad_(False)
+    v = torch.randn(width, generator=generator(3)).requires_grad_()
+    with torch.no_grad():
+        f0 = deq(x) @ v
+    theta = deq_kernel(
+        x.double().numpy(), kernel="ntk_full", activation="relu", recurrent_var=s_a, tau0=1.0
+    )
+    theta = torch.tensor(theta, dtype=torch.float32)
+    train = slice(0, 6)
+    rate, n_steps = 0.5 / float(torch.linalg.matrix_norm(theta[train, train], 2)), 12
+    # A = sqrt(m / s_a) W, B = U / sqrt(s_b) and v learn at one rate: the NTK's gradient flow
+    groups = [
+        {"params": [deq.recurrent_weight], "lr": rate * s_a / width},
+        {"params": [deq.input_weight], "lr": rate * s_b},
+        {"params": [v], "lr": rate},
+    ]
+    optimizer = torch.optim.SGD(groups)
+    predicted = f0.clone()
+    for _ in range(n_steps):
+        predicted = predicted - rate * theta[:, train] @ (predicted[train] - y)
+        optimizer.zero_grad()
+        ((deq(x[train]) @ v - y).square().sum() / 2).backward()
+        optimizer.step()
+    with torch.no_grad():
+        trained = deq(x) @ v
+    moved = torch.linalg.vector_norm(predicted - f0)
+    error = torch.linalg.vector_norm(trained - predicted)
+    assert moved > 0.5
+    assert error < 0.06 * moved
+
+
+def test_states_that_did_not_converge_warn_forward_and_backward():
+    deq = DEQ(3, 50, max_iter=3, generator=generator())
+    with pytest.warns(ConvergenceWarning, match="forward fixed point did not converge"):
+        z = deq(rows(4, 3, dtype=torch.float32))
+    with pytest.warns(ConvergenceWarning, match="backward fixed point did not converge"):
+        z.square().sum().backward()
+
+
+def test_modules_draw_from_their_generator_only_and_follow_the_default_dtype():
+    state = torch.random.get_rng_state()
+    a, b = (DEQ(3, 8, generator=generator(4)) for _ in range(2))
+    c = ExplicitNetwork(3, 8, ["tanh", "relu"], generator=generator(4))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert c.bias.dtype == torch.get_default_dtype()
+    double = DEQ(3, 8, generator=generator(4), dtype=torch.float64)
+    assert torch.equal(double.input_weight.float(), a.input_weight)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DEQ(3, 8, activation="identity", generator=generator()),
+        lambda: ExplicitNetwork(3, 8, match_explicit("tanh", recurrent_var=0.2).layers),
+        lambda: ExplicitNetwork(3, 8, match_explicit("gelu", recurrent_var=0.2).layers),
+    ],
+)
+def test_modules_pickle_and_copy(make):
+    module = make().eval()
+    x = rows(4, 3, dtype=torch.float32)
+    for twin in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        assert torch.equal(twin(x), module(x))
+    twin = make()
+    twin.load_state_dict(module.state_dict())
+    assert torch.equal(twin.eval()(x), module(x))
+
+
+def test_named_activations_are_centred_at_their_own_scale():
+    network = ExplicitNetwork(
+        5, 4000, ["relu", "relu"], tau0=1.0, generator=generator(), dtype=torch.float64
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = torch.nn.functional.normalize(rows(20, 5), dim=1)
+        z = network(x).detach()
+    assert abs(float(z.mean())) * math.sqrt(4000) < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_result_is_that_of_the_cpu():
+    deq = DEQ(20, 64, tol=1e-6, generator=generator())
+    x = rows(300, 20, dtype=torch.float32)
+    here = deq(x)
+    here.square().sum().backward()
+    grads = [p.grad.clone() for p in deq.parameters()]
+    there = copy.deepcopy(deq).cuda()
+    there.zero_grad()
+    features = there(x.cuda())
+    features.square().sum().backward()
+    torch.testing.assert_close(features.cpu(), here, rtol=1e-4, atol=1e-6)
+    for p, grad in zip(there.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad.cpu(), grad, rtol=1e-3, atol=1e-5)
