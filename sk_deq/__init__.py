@@ -3,9 +3,12 @@
 from ._deq import DEQClassifier, DEQRegressor
 from ._explicit import EquivalentExplicitClassifier, EquivalentExplicitRegressor
 from ._kernel_matcher import KernelMatcher
+from ._kernel_ridge import DEQKernelRidge, DEQKernelRidgeClassifier
 
 __all__ = [
     "DEQClassifier",
+    "DEQKernelRidge",
+    "DEQKernelRidgeClassifier",
     "DEQRegressor",
     "EquivalentExplicitClassifier",
     "EquivalentExplicitRegressor",

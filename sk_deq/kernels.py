@@ -230,7 +230,7 @@ def _check_rows(X, Y, device, dtype):
     require_memory(
         len(X) * n_columns * dtype.itemsize,
         f"A {len(X)} x {n_columns} kernel matrix",
-        "Pass blocks of rows, or use DEQKernelRidge(solver='nystroem') or KernelMatcher.",
+        "Pass blocks of rows, or use KernelMatcher, whose features need less.",
         device,
     )
     X = to_tensor(X, dtype=dtype, device=device)
