@@ -159,7 +159,7 @@ def tanh(s1, s2, r):
     return 4 * G, 16 * D
 
 
-def clip(bound, n_nodes=64):
+def clip(bound, n_nodes=96):
     r"""Return the dual of phi(t) = min(max(t, -bound), bound).
 
     phi'' is a pair of point masses, so G'' is elementary (a signed sum of normal densities at the
@@ -169,7 +169,8 @@ def clip(bound, n_nodes=64):
 
     def dual(s1, s2, r):
         a, b = bound / s1, bound / s2
-        top = torch.atanh(r).clamp(-20, 20)  # the rest of the integral is below 1e-8
+        sign, r = torch.where(r < 0, -1.0, 1.0), r.abs()  # phi is odd: so is G, and D is even
+        top = torch.atanh(r).clamp_max(20)  # the rest of the integral is below 1e-8
         D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
         G = D * r
         for x_k, weight_k in zip((x + 1) / 2, weight / 2, strict=True):
@@ -180,6 +181,6 @@ def clip(bound, n_nodes=64):
             difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
             term = weight_k * top / torch.cosh(y) * difference / math.pi
             D, G = D + term, G + term * (r - correlation)
-        return s1 * s2 * G, D
+        return s1 * s2 * sign * G, D
 
     return dual
