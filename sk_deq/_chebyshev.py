@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 _TOLERANCE = 1e-11  # relative size of the coefficients that are left out
+_MAX_SCALES = 32
 
 
 def chebyshev_nodes(n):
@@ -21,13 +22,20 @@ def chebyshev_nodes(n):
     return torch.cos((torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n))
 
 
-def chebyshev_coefficients(values):
-    """Coefficients, along the last axis, of the interpolant through values at chebyshev_nodes."""
+def chebyshev_coefficients(values, axis=-1):
+    """Coefficients, along an axis, of the interpolant through values at chebyshev_nodes."""
+    values = values.movedim(axis, -1)
     n = values.shape[-1]
     k = torch.arange(n, dtype=torch.float64)
     transform = torch.cos(k[:, None] * (k + 0.5) * (math.pi / n)) * (2 / n)
     transform[0] /= 2
-    return values @ transform.T
+    return (values @ transform.T).movedim(-1, axis)
+
+
+def series_length(coefficients, tolerance):
+    """How many coefficients along the last axis matter: exceed tolerance times the largest."""
+    size = coefficients.abs().flatten(0, -2).amax(0)
+    return 1 + max(torch.nonzero(size > tolerance * size.max())[:, 0].tolist(), default=0)
 
 
 def clenshaw(coefficients, x):
@@ -111,34 +119,63 @@ class Table:
 
 
 def tabulate(function, range1, range2):
-    """Tabulate a function (n1 (m1,), n2 (m2,), r (1, 1, m)) -> (m1, m2, m) on two scale ranges.
+    """Tabulate functions of two scales and a cosine on two ranges of scales.
 
-    Returns None where that takes too many coefficients.
+    Parameters
+    ----------
+    function : callable
+        (n1 (m1,), n2 (m2,), r (1, 1, m)) -> tuple of tensors (m1, m2, m).
+    range1, range2 : tuple of float
+
+    Returns
+    -------
+    tuple of Table, or None where that takes too many coefficients
     """
-    angular, n_angles, n_scales = False, 48, 10
-    while n_angles <= 96 and n_scales <= 20:
-        x = chebyshev_nodes(n_angles)
-        r = torch.sin(x * (math.pi / 2)) if angular else x
-        m1, m2 = (1 if low == high else n_scales for low, high in (range1, range2))
-        nodes1 = scale_nodes(range1, m1)
-        nodes2 = nodes1 if range1 == range2 else scale_nodes(range2, m2)
-        C = chebyshev_coefficients(function(nodes1, nodes2, r[None, None]))
-        C = chebyshev_coefficients(C.transpose(1, 2)).transpose(1, 2)
-        C = chebyshev_coefficients(C.transpose(0, 2)).transpose(0, 2)
-        enough = _TOLERANCE * float(C.abs().max())
-        if float(C[:, :, -3:].abs().max()) > enough:
-            angular, n_angles = True, n_angles * (2 if angular else 1)
-        elif (m1 > 1 and float(C[-2:].abs().max()) > enough) or (
-            m2 > 1 and float(C[:, -2:].abs().max()) > enough
-        ):
-            n_scales += 5
-        else:
-            return _factorise(C, angular, (range1, range2), enough / 10)
+
+    def length(axis, coefficients):
+        return max(series_length(C.movedim(axis, 2), _TOLERANCE) for C in coefficients)
+
+    def probe(axis, *arguments):
+        lines = function(*arguments)
+        return 4 + length(axis, [chebyshev_coefficients(F, axis) for F in lines])
+
+    # sizes are found along single lines, where the function is cheap, and verified on the whole
+    ends1, ends2 = (scale_nodes(r, 1 if r[0] == r[1] else 2) for r in (range1, range2))
+    some = torch.tensor([-0.9, 0.5, 0.9, 0.999], dtype=torch.float64)[None, None]
+    m1 = m2 = 1
+    if len(ends1) > 1:
+        m1 = probe(0, scale_nodes(range1, _MAX_SCALES), ends2, some)
+    if len(ends2) > 1:
+        again = range1 == range2
+        m2 = m1 if again else probe(1, ends1, scale_nodes(range2, _MAX_SCALES), some)
+    for angular, largest in ((False, 48), (True, 64), (True, 96)):
+        n_angles = probe(2, ends1, ends2, _cosines(angular, largest))
+        if n_angles <= largest:
+            break
+    sizes = [m1, m2, n_angles]
+    while max(sizes[:2]) <= _MAX_SCALES and sizes[2] <= largest:
+        nodes1 = scale_nodes(range1, sizes[0])
+        nodes2 = nodes1 if range1 == range2 else scale_nodes(range2, sizes[1])
+        coefficients = function(nodes1, nodes2, _cosines(angular, sizes[2]))
+        for axis in range(3):
+            coefficients = [chebyshev_coefficients(C, axis) for C in coefficients]
+        # two negligible coefficients on each axis show that it was enough
+        short = [n > 1 and length(axis, coefficients) > n - 2 for axis, n in enumerate(sizes)]
+        if not any(short):
+            return tuple(_factorise(C, angular, (range1, range2)) for C in coefficients)
+        sizes = [n + 4 * grow for n, grow in zip(sizes, short, strict=True)]
     return None
 
 
-def _factorise(C, angular, ranges, cut):
+def _cosines(angular, n):
+    """The n nodes, in the cosine or in the angle, of a Table's series, (1, 1, n)."""
+    x = chebyshev_nodes(n)
+    return (torch.sin(x * (math.pi / 2)) if angular else x)[None, None]
+
+
+def _factorise(C, angular, ranges):
     """Truncate the series in k and replace every C_k by factors of its numerical rank."""
+    cut = _TOLERANCE / 10 * float(C.abs().max())
     left, right, ends = [], [], []
     large = torch.nonzero(C.abs().amax((0, 1)) > cut)[:, 0].tolist()
     n_terms = max([2, *(k + 1 for k in large)])

@@ -152,9 +152,10 @@ def _table(pair, range1, range2):
         if not pair.smooth:
             return None
     with single_thread():
-        return tabulate(
-            lambda n1, n2, r: pair.pairs(pair.rows(n1), pair.rows(n2), r), range1, range2
+        tables = tabulate(
+            lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),), range1, range2
         )
+    return None if tables is None else tables[0]
 
 
 def _diagonal(pair, norm_range, norms):

@@ -15,6 +15,7 @@ from ._chebyshev import (
     chebyshev_nodes,
     clenshaw,
     scale_ranges,
+    series_length,
     tabulate,
 )
 from ._torch import single_thread
@@ -32,6 +33,8 @@ def _legendre(n):
 def gaussian_rule(kinks, scale):
     """Return nodes xi and weights, (n_scales, n_nodes), exact for E f(scale * xi).
 
+    With no kink but at 0 all scales share one row of nodes, (1, n_nodes).
+
     Gauss-Legendre panels, split at `kinks` / scale and at 0 and graded towards them, so that
     neither a kink nor a layer of width 1 / scale costs accuracy.
 
@@ -40,8 +43,8 @@ def gaussian_rule(kinks, scale):
     kinks : tuple of float
     scale : tensor of shape (n_scales,), float64
     """
-    scale = scale[:, None]
     depth = min(60, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
+    scale = scale[:, None] if set(kinks) - {0.0} else scale[:1, None]
     grade = torch.exp2(-torch.arange(2.0, depth, dtype=torch.float64))
     grade = torch.cat([-grade, torch.zeros(1, dtype=torch.float64), grade])
     panels = [torch.linspace(-_TAIL, _TAIL, 105, dtype=torch.float64).expand(len(scale), -1)]
@@ -92,13 +95,14 @@ def hermite_coefficients(activation, scale, n_terms):
     previous, current = torch.zeros_like(xi), torch.ones_like(xi)
     coefficients = []
     for k in range(n_terms):
-        coefficients.append((weighted * current).sum(1))
+        shared = len(current) == 1
+        coefficients.append(weighted @ current[0] if shared else (weighted * current).sum(1))
         following = (xi * current - math.sqrt(k) * previous) / math.sqrt(k + 1)
         previous, current = current, following
     return torch.stack(coefficients, dim=1)
 
 
-def dual_function(activation, s1, s2):
+def dual_function(activation, s1, s2, n_correlations=1):
     r"""Return the map r -> (E[phi(u) phi(w)], E[phi'(u) phi'(w)]).
 
     (u, w) is centred Gaussian with standard deviations s1[i] and s2[j] and correlation r[i, j, :].
@@ -109,6 +113,9 @@ def dual_function(activation, s1, s2):
     ----------
     activation : Activation
     s1, s2 : tensors of shape (n1,) and (n2,), float64
+    n_correlations : int
+        About how many correlations will be asked for each pair of scales, if many: then the closed
+        form of a smooth phi is interpolated in the angle.
 
     Returns
     -------
@@ -116,13 +123,15 @@ def dual_function(activation, s1, s2):
         Takes a float64 tensor broadcastable to (n1, n2, n), returns two of its broadcast shape.
     """
     if not activation.kinks:
-        for n_terms in (64, 256):
+        for n_terms in (64, 256) if activation.dual is None else (64,):
             a1 = hermite_coefficients(activation, s1, n_terms)
             a2 = a1 if s2 is s1 else hermite_coefficients(activation, s2, n_terms)
             length = max(_series_length(a1), _series_length(a2))
             if length < n_terms:
                 return _series(a1[:, :length], a2[:, :length], s1, s2)
     if activation.dual is not None:
+        if n_correlations > 100 and not activation.kinks:
+            return _interpolated(activation.dual, s1, s2)
         return lambda r: activation.dual(s1[:, None, None], s2[None, :, None], r)
     if set(activation.kinks) <= {0.0}:
         if len(s1) * len(s2) <= 1024:
@@ -163,6 +172,30 @@ def _series_length(a):
     return 1 + int((left > 1e-15 * energy.sum(1, keepdim=True)).any(0).sum())
 
 
+def _interpolated(dual, s1, s2):
+    """Interpolate a dual in the angle, with as many nodes as the largest scales need."""
+    s1, s2 = s1[:, None, None], s2[None, :, None]
+
+    def coefficients(s1, s2, n_angles):
+        r = torch.sin(chebyshev_nodes(n_angles) * (math.pi / 2))
+        return chebyshev_coefficients(torch.stack(dual(s1, s2, r[None, None])))
+
+    n_angles = 4 + series_length(coefficients(s1.amax(0, True), s2.amax(1, True), 96), 1e-14)
+    if n_angles > 96:  # not smooth enough
+        return lambda r: dual(s1, s2, r)
+    return _angular_series(coefficients(s1, s2, n_angles))
+
+
+def _angular_series(coefficients):
+    G, D = coefficients
+
+    def dual(r):
+        at = torch.asin(r.clamp(-1, 1)) * (2 / math.pi)
+        return clenshaw(G, at), clenshaw(D, at)
+
+    return dual
+
+
 def _polar(activation, s1, s2, n_angles=64):
     r"""Quadrature in polar coordinates, for phi smooth but at 0.
 
@@ -181,7 +214,7 @@ def _polar(activation, s1, s2, n_angles=64):
     radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
     x = chebyshev_nodes(n_angles)
     values = torch.zeros(2, len(s1), len(s2), n_angles, dtype=torch.float64)
-    for i, theta in enumerate(((1 + x) * math.pi / 2).tolist()):
+    for i, theta in enumerate(((1 - x) * math.pi / 2).tolist()):
         width = torch.tensor([theta, math.pi - theta] * 2, dtype=torch.float64)[:, None]
         start = math.pi / 2 + torch.cumsum(width, 0) - width
         angle = (start + width * arc).ravel()
@@ -190,28 +223,22 @@ def _polar(activation, s1, s2, n_angles=64):
         w = s2[:, None] * (radius * torch.cos(angle - theta)).ravel()
         values[0, :, :, i] = (activation(u) * weight) @ activation(w).T
         values[1, :, :, i] = (activation.derivative(u) * weight) @ activation.derivative(w).T
-    coefficients = chebyshev_coefficients(values)
-
-    def dual(r):
-        at = torch.acos(r.clamp(-1, 1)) * (2 / math.pi) - 1
-        return clenshaw(coefficients[0], at), clenshaw(coefficients[1], at)
-
-    return dual
+    return _angular_series(chebyshev_coefficients(values))
 
 
 def _tabulated_polar(activation, s1, s2):
     """`_polar` for many scales: smooth in their logarithms, so tabulated; for r (n1, n2, 1)."""
     (range1,), (range2,) = (scale_ranges(s, octaves=1000) for s in (s1, s2))
-    tables = [_polar_table(activation, range1, range2, i) for i in (0, 1)]
-    if None in tables:
+    tables = _polar_tables(activation, range1, range2)
+    if tables is None:
         return _polar(activation, s1, s2)
     return lambda r: tuple(table(s1, s2, r[:, :, 0].clone())[:, :, None] for table in tables)
 
 
 @lru_cache(maxsize=64)
-def _polar_table(activation, range1, range2, which):
+def _polar_tables(activation, range1, range2):
     with single_thread():
-        return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r)[which], range1, range2)
+        return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r), range1, range2)
 
 
 @lru_cache
