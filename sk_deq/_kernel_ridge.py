@@ -21,13 +21,14 @@ from ._dot_product import kernel_matrix
 from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
 from ._memory import require_memory
 from ._row_keys import merge_repeated_rows
-from ._scaling import INPUT_SCALINGS, InputScaler
+from ._scaling import INPUT_SCALINGS, InputScaler, _row_norms
 from ._solvers import solve_cholesky, solve_eigh
 from ._torch import make_generator, resolve_device, resolve_dtype, single_thread, to_tensor
 from .kernels import high_dim_matrix
 from .theory import deq_coefficients
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
+_TILE = 2**13  # rows whose norms are computed at once
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 
 
@@ -104,7 +105,7 @@ class _BaseDEQKernelRidge(BaseEstimator):
             self.input_scaling,
             input_var=1 - self.recurrent_var if self.input_var is None else self.input_var,
             bias_var=self.bias_var,
-        ).fit(X, w.numpy())
+        ).fit(_norms(X), w.numpy())
         self.tau0_ = self._scaler.tau0_ if self._scaler.tau0_ > 0 else 1.0
         self._kernel = self._kernel_function()
         self.solver_ = self._choose_solver(len(X), len(alphas))
@@ -184,8 +185,8 @@ class _BaseDEQKernelRidge(BaseEstimator):
         device = torch.device(self.device_)
         if device.type == "cuda" and not torch.cuda.is_available():
             device = "cpu"  # fitted on another machine
-        rows = to_tensor(self._scaler.transform(X))
-        return rows.to(device=device, dtype=resolve_dtype(self.dtype))
+        rows = to_tensor(X, dtype=resolve_dtype(self.dtype), device=device)
+        return self._scaler.transform(rows)
 
     def _decision(self, X):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, (n,) or (n, n_outputs)."""
@@ -199,6 +200,12 @@ class _BaseDEQKernelRidge(BaseEstimator):
             block = self._kernel(self._rows(X[start : start + size]), fitted) @ dual_coef
             out[start : start + size] = block.cpu().numpy()
         return out + self.intercept_
+
+
+def _norms(X):
+    """Norms of the rows in float64 as a column, whose scale is that of X; in tiles."""
+    tiles = (X[i : i + _TILE].astype(np.float64) for i in range(0, len(X), _TILE))
+    return np.concatenate([_row_norms(tile) for tile in tiles])[:, None]
 
 
 class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
