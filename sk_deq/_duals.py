@@ -170,7 +170,7 @@ def clip(bound, n_nodes=96):
     def dual(s1, s2, r):
         a, b = bound / s1, bound / s2
         sign, r = torch.where(r < 0, -1.0, 1.0), r.abs()  # phi is odd: so is G, and D is even
-        top = torch.atanh(r).clamp_max(20)  # the rest of the integral is below 1e-8
+        top = torch.atanh(r).clamp_max(20)
         D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
         G = D * r
         for x_k, weight_k in zip((x + 1) / 2, weight / 2, strict=True):
@@ -181,6 +181,10 @@ def clip(bound, n_nodes=96):
             difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
             term = weight_k * top / torch.cosh(y) * difference / math.pi
             D, G = D + term, G + term * (r - correlation)
+        # the rest of the integral, where r = 1: of 1 / cosh y, for equal corners
+        D = D + torch.where(
+            (r == 1) & (a == b), 2 / math.pi * math.exp(-20) * torch.exp(-a * b / 2), 0
+        )
         return s1 * s2 * sign * G, D
 
     return dual
