@@ -22,8 +22,8 @@ def kernel_matrix(pair, X, Y=None):
     Parameters
     ----------
     pair : hashable object
-        Its methods `rows` and `pairs` compute F, see `_equilibrium.DEQPairKernel`; its attribute
-        `homogeneous` says that F scales with both norms.
+        Its methods `rows`, `pairs` and `diagonal` compute F, see `_equilibrium.DEQPairKernel`; its
+        attribute `homogeneous` says that F scales with both norms.
     X : tensor of shape (n_X, n_features)
     Y : tensor of shape (n_Y, n_features), default=None
         None means X; then the result is symmetric and computed once.
@@ -170,9 +170,7 @@ def _diagonal_table(pair, norm_range):
     """Chebyshev coefficients of n -> F(n, n, 1), (n_nodes,)."""
     nodes = _row_nodes(norm_range)
     with single_thread():
-        one = torch.ones(1, 1, 1, dtype=torch.float64)
-        rows = pair.rows(nodes)
-        return chebyshev_coefficients(pair.pairs(rows, rows, one)[:, :, 0].diagonal())
+        return chebyshev_coefficients(pair.diagonal(pair.rows(nodes)))
 
 
 @lru_cache(maxsize=256)

@@ -115,12 +115,22 @@ class DEQPairKernel:
         scale = (s1[:, None] * s2)[:, :, None]
         base = spec.input_var * ((n1[:, None] * n2)[:, :, None] * r) + spec.bias_var
         rho, G, D = _solve_correlation(dual, shift, spec.recurrent_var, base, scale)
+        return self._value(G, D, scale * rho)
+
+    def diagonal(self, rows):
+        """Kernel values (m,) of rows (m, 3) with themselves: their correlation is 1 exactly."""
+        spec, (_, s, _) = self.spec, rows.T
+        m = moments(spec.activation, s)
+        G = m.square - 2 * spec.mean * m.mean + spec.mean**2
+        return self._value(G, slope_square(spec.activation, s), s * s)
+
+    def _value(self, G, D, covariance):
         if self.kernel == "ck":
             return G  # the conjugate kernel
-        gain = 1 - spec.recurrent_var * D
+        gain = 1 - self.spec.recurrent_var * D
         if self.kernel == "ntk":
             return G / gain  # A and v trained (Ling et al., 2024)
-        return G + scale * rho * D / gain  # B trained too (Feng and Kolter, 2023)
+        return G + covariance * D / gain  # B trained too (Feng and Kolter, 2023)
 
 
 def equilibrium(activation, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):

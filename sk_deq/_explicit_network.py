@@ -7,7 +7,7 @@ import torch
 
 from . import _duals
 from ._activations import Activation, get_activation
-from ._gaussian import dual_function, moments
+from ._gaussian import dual_function, moments, slope_square
 
 
 @dataclass(frozen=True)
@@ -156,3 +156,14 @@ class ExplicitPairKernel:
             covariance = G - shift[:, :, None]
             ntk = covariance + ntk * D
         return covariance if self.kernel == "ck" else ntk
+
+    def diagonal(self, rows):
+        """Kernel values (m,) of rows (m, ..) with themselves."""
+        variance = rows[:, 0] ** 2
+        ntk = variance if self.train_first_layer else torch.zeros_like(variance)
+        for k, layer in enumerate(self.layers):
+            deviation = rows[:, 1 + 2 * k]
+            m = moments(layer.activation, deviation)
+            variance = m.square - 2 * layer.offset * m.mean + layer.offset**2
+            ntk = variance + ntk * slope_square(layer.activation, deviation)
+        return variance if self.kernel == "ck" else ntk
