@@ -1,14 +1,31 @@
 """DEQClassifier and DEQRegressor: deep equilibrium models as scikit-learn estimators."""
 
+import warnings
+
+from ._activations import get_activation
 from ._network import NetworkClassifier, NetworkRegressor
-from .modules import DEQ
+from .modules import DEQ, MAX_GAIN
+
+_TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news
 
 
 class _DEQFeatures:
     """The features of the two estimators."""
 
     def _make_features(self, input_var, tau0, generator):
-        features = DEQ(
+        # the norm of a wide Gaussian matrix is twice the root of its variance times its width
+        gain = 2 * self.recurrent_var**0.5 * get_activation(self.activation).lipschitz
+        if self.train == "all" and gain > _TOLD_FROM * MAX_GAIN:
+            warnings.warn(
+                f"recurrent_var={self.recurrent_var} makes the layer expand distances by up to "
+                f"{gain:.2f}; train='all' keeps that below {MAX_GAIN} and starts from a recurrent "
+                f"weight scaled by {MAX_GAIN / gain:.2f}. Use "
+                f"recurrent_var <= {self.recurrent_var * (MAX_GAIN / gain) ** 2:.2f}, or "
+                "train='readout', which takes the weight as it is.",
+                UserWarning,
+                stacklevel=6,
+            )
+        return DEQ(
             self._scaler.n_features_out_,
             self.width,
             activation=self.activation,
@@ -23,7 +40,6 @@ class _DEQFeatures:
             contract=self.train == "all",
             generator=generator,
         )
-        return features
 
 
 class DEQClassifier(_DEQFeatures, NetworkClassifier):
@@ -64,7 +80,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+        Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.002
@@ -238,7 +254,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+        Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.002

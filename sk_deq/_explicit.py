@@ -161,7 +161,8 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         the NTK of training recurrent weights and readout.
     matching : {"auto", "high_dim"}, default="auto"
         "high_dim": one to three hidden layers with the four numbers of the DEQ, which determine its
-        kernel for high-dimensional data. "auto" is the same.
+        kernel for high-dimensional data; with bias_var > 0, when rows are no longer nearly
+        orthogonal, less closely. "auto" is the same.
     n_layers : int or "auto", default="auto"
         Number of hidden layers; "auto" takes the fewest that suffice.
     train : {"all", "readout"}, default="all"
@@ -172,7 +173,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+        Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.002
@@ -409,7 +410,8 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         the NTK of training recurrent weights and readout.
     matching : {"auto", "high_dim"}, default="auto"
         "high_dim": one to three hidden layers with the four numbers of the DEQ, which determine its
-        kernel for high-dimensional data. "auto" is the same.
+        kernel for high-dimensional data; with bias_var > 0, when rows are no longer nearly
+        orthogonal, less closely. "auto" is the same.
     n_layers : int or "auto", default="auto"
         Number of hidden layers; "auto" takes the fewest that suffice.
     train : {"all", "readout"}, default="all"
@@ -420,7 +422,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 1500 batches, at least 12, at most 200.
+        Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.002

@@ -40,7 +40,7 @@ from ._training import (
 
 DTYPES = (np.float64, np.float32)
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
-_MIN_EPOCHS, _MAX_EPOCHS, _MIN_STEPS = 12, 200, 1500
+_MIN_EPOCHS, _MIN_STEPS = 12, 150
 _WEIGHT_DECAY = 0.01
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
@@ -188,7 +188,7 @@ class BaseNetwork(BaseEstimator):
         n_batches = -(-len(data[0]) // batch_size)
         max_epochs = self.max_epochs
         if max_epochs == "auto":
-            max_epochs = min(max(-(-_MIN_STEPS // n_batches), _MIN_EPOCHS), _MAX_EPOCHS)
+            max_epochs = max(-(-_MIN_STEPS // n_batches), _MIN_EPOCHS)
         net = self._net if partial else None
         if net is None:
             net = self._net = make_net(

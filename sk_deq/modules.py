@@ -17,7 +17,7 @@ __all__ = ["DEQ", "ExplicitNetwork"]
 
 # Bound on the spectral norm of the recurrent weight times the Lipschitz constant of the activation.
 # Power iteration sees the norm from below: what is missing to 1 is room for what it overlooks.
-_MAX_GAIN = 0.95
+MAX_GAIN = 0.95
 
 
 def _normal(shape, variance, generator):
@@ -143,7 +143,7 @@ class DEQ(nn.Module):
         start = torch.randn(width, generator=generator, dtype=torch.float64)
         self.register_buffer("_direction", nn.functional.normalize(start, dim=0))
         self._follow_direction(50)
-        self.max_norm = _MAX_GAIN / self.activation.lipschitz
+        self.max_norm = MAX_GAIN / self.activation.lipschitz
         if not contract:
             # 5 % above what power iteration sees, so that the initial weight is left as it is
             self.max_norm = max(self.max_norm, 1.05 * float(self._norm().detach()))

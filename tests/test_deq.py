@@ -1,0 +1,369 @@
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, scale
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
+
+from sk_deq import (
+    DEQClassifier,
+    DEQRegressor,
+    EquivalentExplicitClassifier,
+    EquivalentExplicitRegressor,
+)
+
+ESTIMATORS = [
+    DEQClassifier,
+    EquivalentExplicitClassifier,
+    DEQRegressor,
+    EquivalentExplicitRegressor,
+]
+SMALL = {"width": 16, "max_epochs": 20, "random_state": 0}
+
+
+def frozen(X, y):
+    X = scale(X)
+    for array in (X, y):
+        array.setflags(write=False)
+    return X, y
+
+
+IRIS = frozen(*load_iris(return_X_y=True))
+DIABETES = frozen(*load_diabetes(return_X_y=True))
+
+
+def data_for(estimator):
+    return IRIS if hasattr(estimator, "predict_proba") else DIABETES
+
+
+@parametrize_with_checks([E(width=16, max_epochs=30, lr=0.02) for E in ESTIMATORS])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@pytest.mark.parametrize("train", ["all", "readout"])
+def test_learns(Estimator, train):
+    X, y = data_for(Estimator)
+    model = Estimator(width=64, train=train, random_state=0).fit(X, y)
+    assert model.score(X, y) > (0.95 if hasattr(model, "classes_") else 0.5)
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@pytest.mark.parametrize("batch_size", ["auto", 40])
+def test_same_random_state_gives_the_same_bits_and_nothing_global_changes(Estimator, batch_size):
+    X, y = data_for(Estimator)
+    before = (
+        torch.random.get_rng_state(),
+        np.random.get_state()[1].copy(),  # noqa: NPY002
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+    )
+    models = [Estimator(**SMALL, batch_size=batch_size).fit(X, y) for _ in range(2)]
+    other = Estimator(**{**SMALL, "random_state": 1}, batch_size=batch_size).fit(X, y)
+    assert_array_equal(models[0].predict(X), models[1].predict(X))
+    for one, two in zip(*(m.module_.parameters() for m in models), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(other.module_.readout.weight, models[0].module_.readout.weight)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    assert before[2:] == (torch.get_num_threads(), torch.get_default_dtype())
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_integer_weights_equal_repeated_rows_in_full_batch(Estimator):
+    X, y = data_for(Estimator)
+    X, y = X[::3], y[::3]
+    weight = np.random.RandomState(0).randint(0, 3, len(X))
+    model = Estimator(**SMALL, batch_size=1000)
+    weighted = clone(model).fit(X, y, sample_weight=weight)
+    repeated = clone(model).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
+    assert_allclose(weighted._outputs(X), repeated._outputs(X), rtol=1e-6, atol=1e-9)
+
+
+def test_integer_weights_equal_repeated_rows_on_average_in_small_batches():
+    X, y = IRIS
+    weight = np.where(y == 1, 3, 1)
+    rows = np.repeat(np.arange(150), weight)
+    draws = {"weighted": [], "repeated": [], "plain": []}
+    for seed in range(8):
+        model = DEQClassifier(width=16, max_epochs=40, batch_size=30, random_state=seed)
+        draws["weighted"].append(clone(model).fit(X, y, weight).predict_proba(X))
+        draws["plain"].append(clone(model).fit(X, y).predict_proba(X))
+        # 250 rows are 9 batches to 5: 22 epochs make as many steps
+        model.set_params(max_epochs=22, random_state=100 + seed)
+        draws["repeated"].append(clone(model).fit(X[rows], y[rows]).predict_proba(X))
+
+    def deviations(one, two):
+        one, two = np.stack(draws[one]), np.stack(draws[two])
+        return np.abs(one.mean(0) - two.mean(0)) / np.sqrt((one.var(0) + two.var(0)) / 7)
+
+    assert np.mean(deviations("weighted", "repeated") < 3) > 0.95
+    # the test can tell: ignoring the weights shows
+    assert np.mean(deviations("plain", "repeated") < 3) < 0.95
+
+
+def test_class_weight_balanced_equals_the_equivalent_sample_weight():
+    X, y = IRIS[0][:120], IRIS[1][:120]
+    weight = len(y) / (3 * np.bincount(y))
+    balanced = DEQClassifier(**SMALL, class_weight="balanced").fit(X, y)
+    weighted = DEQClassifier(**SMALL).fit(X, y, sample_weight=weight[y])
+    assert_allclose(balanced.predict_proba(X), weighted.predict_proba(X), rtol=1e-10)
+
+
+def test_all_zero_weights_are_an_error():
+    with pytest.raises(ValueError, match=r"sample_weight is zero|at least one non-zero"):
+        DEQClassifier(**SMALL).fit(*IRIS, sample_weight=np.zeros(150))
+
+
+def test_readout_is_optimal():
+    X, y = IRIS
+    model = DEQClassifier(width=40, train="readout", weight_decay=1e-3, random_state=0).fit(X, y)
+    with torch.no_grad():
+        Z = model.module_.features(torch.tensor(model._scaler.transform(X))).numpy()
+    weights = model.module_.readout.weight.detach().numpy()
+    residual = model.predict_proba(X) - np.eye(3)[y]
+    assert np.abs(residual.T @ Z / len(X) + 1e-3 * weights).max() < 1e-6
+    assert np.abs(residual.mean(0)).max() < 1e-6
+    reference = LogisticRegression(C=1 / (1e-3 * 150), tol=1e-10, max_iter=10_000).fit(Z, y)
+    assert_allclose(model.predict_proba(X), reference.predict_proba(Z), atol=1e-5)
+
+
+def test_regression_readout_is_ridge():
+    X, y = DIABETES
+    model = DEQRegressor(width=40, train="readout", weight_decay=1e-3, random_state=0).fit(X, y)
+    with torch.no_grad():
+        rows = torch.tensor(model._scaler.transform(X), dtype=model._dtype)
+        Z = model.module_.features(rows).double().numpy()
+    target = scale(y)
+    Zc = Z - Z.mean(0)
+    solution = np.linalg.solve(Zc.T @ Zc + 1e-3 * len(X) * np.eye(40), Zc.T @ target)
+    expected = y.mean() + y.std() * Zc @ solution
+    assert_allclose(model.predict(X), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_partial_fit_adds_epochs_to_the_same_network(Estimator):
+    X, y = data_for(Estimator)
+    model = Estimator(width=32, lr=0.02, random_state=0)
+    scores = []
+    for _ in range(15):
+        model.partial_fit(X, y)
+        scores.append(model.score(X, y))
+    assert model.n_iter_ == len(model.history_) == 15
+    assert scores[-1] > scores[0]
+    with pytest.raises(ValueError, match="partial_fit needs train='all'"):
+        Estimator(train="readout").partial_fit(X, y)
+
+
+def test_partial_fit_knows_classes_it_has_not_seen_and_refuses_others():
+    X, y = IRIS
+    model = DEQClassifier(**SMALL).partial_fit(X[:80], y[:80], classes=[0, 1, 2])
+    assert model.predict_proba(X).shape == (150, 3)
+    model.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"not among the classes of the first call: \[7\]"):
+        model.partial_fit(X, np.where(y == 0, 7, y))
+
+
+def test_warm_start_continues_and_cold_start_does_not():
+    X, y = IRIS
+    model = DEQClassifier(width=16, max_epochs=10, warm_start=True, random_state=0).fit(X, y)
+    module, loss = model.module_, model.history_[-1]["train_loss"]
+    model.fit(X, y)
+    assert model.module_ is module and model.history_[0]["train_loss"] < 1.1 * loss
+    with pytest.raises(ValueError, match="not among the classes"):
+        model.fit(X, y + 1)
+    model.set_params(warm_start=False).fit(X, y + 1)
+    assert model.module_ is not module
+
+
+class Watch(Callback):
+    def __init__(self):
+        self.rows, self.events = 0, set()
+
+    def on_batch_end(self, net, batch, training, **kwargs):
+        self.rows += len(batch[0]) if training else 0
+        self.events.add("valid" if not training else "train")
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self.events.add("grad")
+
+    def on_train_end(self, net, **kwargs):
+        Watch.last = self
+
+
+def test_nothing_is_held_out_unless_asked_and_user_callbacks_are_copied():
+    X, y = IRIS
+    mine = Watch()
+    DEQClassifier(width=8, max_epochs=3, callbacks=[mine], batch_size=40).fit(X, y)
+    assert mine.rows == 0 and not mine.events
+    assert Watch.last.rows == 3 * 150 and Watch.last.events == {"train", "grad"}
+    model = DEQClassifier(width=8, max_epochs=3, callbacks=[mine], early_stopping=True)
+    model.fit(X, y)
+    assert Watch.last.rows == 3 * 135 and Watch.last.events == {"train", "grad", "valid"}
+    assert "valid_accuracy" in model.history_[0]
+
+
+def test_early_stopping_stops_and_restores_the_best_weights():
+    X, y = load_breast_cancer(return_X_y=True)
+    X = scale(X)
+    model = DEQClassifier(width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, random_state=0)
+    model.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    assert model.n_iter_ == len(losses) < 200
+    assert np.argmin(losses) == len(losses) - 4
+    probability = model.predict_proba(X[300:])[np.arange(269), y[300:]]
+    assert_allclose(-np.log(probability).mean(), min(losses), rtol=1e-4)
+
+
+def test_validation_rows_need_their_labels():
+    with pytest.raises(ValueError, match="X_val and y_val must be given together"):
+        DEQClassifier(**SMALL).fit(*IRIS, X_val=IRIS[0])
+
+
+def test_validation_rows_pass_through_a_pipeline():
+    from sklearn import config_context
+
+    X, y = IRIS
+    with config_context(enable_metadata_routing=True):
+        model = DEQClassifier(**SMALL).set_fit_request(X_val=True, y_val=True)
+        pipeline = make_pipeline(StandardScaler(), model, transform_input=["X_val"])
+        pipeline.fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
+        assert "valid_loss" in pipeline[-1].history_[0]
+
+
+def test_history_and_progress(capsys):
+    model = DEQClassifier(width=8, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "fixed-point iterations" in lines[0] and "2/2" in lines[1]
+    assert {"epoch", "train_loss", "train_accuracy", "seconds", "fixed_point_n_iter"} <= set(
+        model.history_[0]
+    )
+    assert 1 <= model.fixed_point_n_iter_ <= 100 and model.fixed_point_residual_ <= model.tol
+    DEQClassifier(width=8, max_epochs=2).fit(*IRIS)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("train", ["all", "readout"])
+def test_fixed_points_that_do_not_converge_are_told(train):
+    model = DEQClassifier(width=16, max_epochs=2, max_iter=2, train=train, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="did not converge.*Increase max_iter"):
+        model.fit(*IRIS)
+    assert model.fixed_point_residual_ > model.tol
+    with pytest.warns(ConvergenceWarning, match="forward fixed point did not converge"):
+        model.predict(IRIS[0])
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights():
+    X, y = DIABETES
+    model = DEQRegressor(width=16, max_epochs=50, batch_size=50, lr=1e19, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="not finite.*Lower lr"):
+        model.fit(X, y)
+    assert model.n_iter_ < 50
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_recurrent_variance_that_cannot_be_kept_is_told():
+    with pytest.warns(UserWarning, match="recurrent_var=0.5 .* train='readout'"):
+        DEQClassifier(**SMALL, recurrent_var=0.5).fit(*IRIS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DEQClassifier(**SMALL, recurrent_var=0.5, train="readout").fit(*IRIS)
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_pickles_keep_predictions_and_do_not_grow_with_the_rows(Estimator):
+    X, y = data_for(Estimator)
+    few = Estimator(**SMALL).fit(X[::3], y[::3])
+    many = Estimator(**SMALL).fit(X, y)
+    assert_array_equal(pickle.loads(pickle.dumps(many)).predict(X), many.predict(X))
+    if few._dtype == many._dtype:
+        assert abs(len(pickle.dumps(many)) - len(pickle.dumps(few))) < 200
+    again = pickle.loads(pickle.dumps(many)).partial_fit(X, y)
+    assert again.n_iter_ == many.n_iter_ + 1
+
+
+def test_precision_follows_the_rows_that_fit_one_batch():
+    X, y = IRIS
+    assert DEQClassifier(**SMALL).fit(X, y)._dtype == torch.float64
+    assert DEQClassifier(**SMALL).fit(X.astype(np.float32), y)._dtype == torch.float32
+    assert DEQClassifier(**SMALL, batch_size=50).fit(X, y)._dtype == torch.float32
+    exact = DEQClassifier(**SMALL, dtype="float64", batch_size=50).fit(X, y)
+    assert exact._dtype == torch.float64 and exact.predict_proba(X).dtype == np.float64
+
+
+def test_multi_output_regression():
+    X, y = DIABETES
+    both = np.column_stack([y, 1000 - 2 * y])
+    for train in ("all", "readout"):
+        model = DEQRegressor(width=32, train=train, max_epochs=30, random_state=0).fit(X, both)
+        predicted = model.predict(X)
+        assert predicted.shape == both.shape
+        assert_allclose(predicted[:, 1], 1000 - 2 * predicted[:, 0], rtol=0.3, atol=100)
+        assert model.score(X, both) > 0.4
+
+
+@pytest.mark.parametrize("train", ["all", "readout"])
+def test_one_class_two_classes_and_strings(train):
+    X, y = IRIS
+    model = DEQClassifier(**SMALL, train=train).fit(X, np.full(150, "only"))
+    assert_array_equal(model.predict(X), np.full(150, "only"))
+    assert_allclose(model.predict_proba(X), 1)
+    names = np.array(["no", "yes"])[(y > 0).astype(int)]
+    model = DEQClassifier(width=16, train=train, random_state=0).fit(X, names)
+    assert model.decision_function(X).shape == (150,)
+    assert_array_equal(model.predict(X), np.where(model.decision_function(X) > 0, "yes", "no"))
+    odds = model.predict_proba(X)
+    assert_allclose(np.log(odds[:, 1] / odds[:, 0]), model.decision_function(X), rtol=1e-6)
+    assert model.score(X, names) > 0.98
+
+
+def test_errors_name_the_parameter():
+    for params, match in [
+        ({"recurrent_var": 1.5}, "recurrent_var=1.5 with input_var=None"),
+        ({"activation": "swoosh"}, "activation='swoosh'"),
+        ({"device": "toaster"}, "device='toaster'"),
+        ({"width": 0}, "'width' parameter"),
+        ({"train": "some"}, "'train' parameter"),
+        ({"dtype": "float16"}, "'dtype' parameter"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            DEQClassifier(**{**SMALL, **params}).fit(*IRIS)
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "abs", "tanh", "erf", "sin", "elu", "gelu", "silu"])
+def test_every_activation_trains(name):
+    model = DEQClassifier(width=32, activation=name, max_epochs=300, random_state=0).fit(*IRIS)
+    assert model.score(*IRIS) > 0.95
+
+
+def test_defaults_on_wine_and_digits():
+    for load, floor in [(load_wine, 0.95), (load_digits, 0.95)]:
+        X, y = load(return_X_y=True)
+        order = np.random.RandomState(0).permutation(len(X))
+        X, y = scale(X[order]), y[order]
+        n = len(X) * 3 // 4
+        model = DEQClassifier(width=128, max_epochs=30, random_state=0).fit(X[:n], y[:n])
+        assert model.score(X[n:], y[n:]) > floor
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_on_a_gpu(Estimator):
+    X, y = data_for(Estimator)
+    here = Estimator(width=32, random_state=0, device="cpu").fit(X, y)
+    there = Estimator(width=32, random_state=0, device="cuda").fit(X, y)
+    assert abs(there.score(X, y) - here.score(X, y)) < 0.02
+    loaded = pickle.loads(pickle.dumps(there))
+    assert next(loaded.module_.parameters()).device.type == "cpu"
+    assert_allclose(loaded.predict(X), there.predict(X), rtol=1e-2)
