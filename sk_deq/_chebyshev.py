@@ -2,10 +2,11 @@ r"""Chebyshev series: in one variable, and for functions of two scales and a cos
 
 A function F(n1, n2, r), smooth in log n1, log n2 and the cosine r (or its angle), is tabulated as
 
-    F(n1, n2, r) = sum_k T_k(x(r)) sum_ab C_abk T_a(n1) T_b(n2)
+    F(n1, n2, r) = sum_k T_k(x(r)) sum_ab C_abk T_a(n1) T_b(n2),
 
-and each C_k is factorised. Its rank is small, so evaluating F on a matrix of cosines costs a short
-Clenshaw recurrence with a thin matrix product per term.
+each C_k factorised. Its rank is small, so evaluating F on a matrix of cosines costs a short
+Clenshaw recurrence with a thin matrix product per term. Where few linear combinations f_j of the
+T_k matter (one, if all rows have the same norm), they are looked up as piecewise cubics instead.
 """
 
 import math
@@ -15,6 +16,9 @@ import torch
 
 _TOLERANCE = 1e-11  # relative size of the coefficients that are left out
 _MAX_SCALES = 32
+_TERMS_PER_LOOKUP = (
+    10  # terms of Clenshaw's recurrence that take the time of one function looked up
+)
 
 
 def chebyshev_nodes(n):
@@ -46,23 +50,27 @@ def clenshaw(coefficients, x):
     return coefficients[..., 0, None] + x * first - second
 
 
-def scale_ranges(scales, octaves=2):
-    """Intervals that cover all scales: a point if all are equal, else at most so many octaves."""
+def scale_ranges(scales, octaves=2, digits=12):
+    """Intervals that cover all scales: a point if all are equal, else so many octaves each.
+
+    Scales that agree in so many digits are equal. The ends of an interval do not depend on the
+    scales, so that tables serve again; scales around 1 share one. One interval covers all if
+    octaves is None.
+    """
     scales = scales.cpu()
     positive = scales[scales > 0]
     ranges = [(0.0, 0.0)] if len(positive) < len(scales) else []
     if len(positive) == 0:
         return ranges
     low, high = float(positive.min()), float(positive.max())
-    if high <= low * (1 + 1e-12):
-        scale = float(f"{high:.12g}")
+    if high <= low * (1 + 10.0**-digits):
+        scale = float(f"{high:.{digits}g}")
         return [*ranges, (scale, scale)]
-    for octave in torch.log2(positive).floor().unique().tolist():
-        if ranges and ranges[-1][0] and octave < math.log2(ranges[-1][0]) + octaves:
-            ranges[-1] = (ranges[-1][0], 2.0 ** (octave + 1))
-        else:
-            ranges.append((2.0**octave, 2.0 ** (octave + 1)))
-    return ranges
+    octave = torch.log2(positive).floor()
+    if octaves is None:
+        return [*ranges, (2.0 ** float(octave.min()), 2.0 ** (float(octave.max()) + 1))]
+    starts = ((octave + 1) / octaves).floor().unique() * octaves - 1
+    return ranges + [(2.0**start, 2.0 ** (start + octaves)) for start in starts.tolist()]
 
 
 def scale_nodes(scale_range, n_nodes):
@@ -84,53 +92,104 @@ def scale_basis(scale_range, scales, n_terms):
 
 @dataclass(frozen=True)
 class Table:
-    """C_k = left_k right_k^T, the factors concatenated over k; `ends` says where each ends."""
+    """sum_k left_k(n1) right_k(n2)^T f_k(x), the factors concatenated over k.
+
+    f_k = T_k, or piecewise cubics; `ends` says where the factors of each k end.
+    """
 
     angular: bool  # x(r) = 2 asin(r) / pi if so, else x(r) = r
     ranges: tuple
+    stretch: tuple | None  # factors of a(n1, n2), b(n1, n2): x is that of a r + b if not None
     left: torch.Tensor
     right: torch.Tensor
     ends: tuple
+    cubics: torch.Tensor | None  # (n_functions, 4, n_cells): coefficients of 1, u, u^2, u^3
 
     def __call__(self, scales1, scales2, r):
         """Evaluate on a tile of cosines r (m1, m2), which is overwritten."""
+        return self.evaluate(self.factors(0, scales1, r), self.factors(1, scales2, r), r)
+
+    def factors(self, side, scales, like):
+        """What `evaluate` needs of the scales (m,) of rows (side 0) or columns (side 1).
+
+        A list of tensors (m, rank), which can be indexed by row.
+        """
+        if self.cubics is not None and len(self.left) == len(self.right) == 1:
+            return []
+        matrices = [(self.left, self.right), *(self.stretch or ())]
+        matrices = [pair[side] for pair in matrices]
+        bases = {n: scale_basis(self.ranges[side], scales, n) for n in {len(m) for m in matrices}}
+        return [(bases[len(m)] @ m.to(scales)).to(like) for m in matrices]
+
+    def evaluate(self, first, second, r):
+        """Evaluate on a tile of cosines r (m1, m2), which is overwritten, with their `factors`."""
+        if self.stretch is not None:
+            slope, offset = (a @ b.T for a, b in zip(first[1:], second[1:], strict=True))
+            r = offset.addcmul_(slope, r).clamp_(-1, 1)
         x = r.asin_().mul_(2 / math.pi) if self.angular else r
-        if len(self.left) == len(self.right) == 1:
-            return self._univariate(x)
-        first = scale_basis(self.ranges[0], scales1, len(self.left)) @ self.left.to(scales1)
-        second = scale_basis(self.ranges[1], scales2, len(self.right)) @ self.right.to(scales2)
-        first, second = first.to(x), second.to(x).T.contiguous()
-        b1, b2 = torch.zeros_like(x), torch.zeros_like(x)
-        x *= 2
-        for k in range(len(self.ends) - 1, 0, -1):
-            factor = slice(self.ends[k - 1], self.ends[k])
-            torch.addmm(b2, first[:, factor], second[factor], beta=-1, out=b2)
-            b1, b2 = b2.addcmul_(x, b1), b1
-        torch.addmm(b2, first[:, : self.ends[0]], second[: self.ends[0]], beta=-1, out=b2)
-        return b2.addcmul_(x, b1, value=0.5)
+        if not first:
+            return next(self._look_up(x))
+        first, second = first[0], second[0].T.contiguous()
+        parts = [slice(*ends) for ends in zip((0, *self.ends[:-1]), self.ends, strict=True)]
+        if self.cubics is None:
+            return _matrix_clenshaw([(first[:, part], second[part]) for part in parts], x)
+        out = torch.zeros_like(x)
+        for part, values in zip(parts, self._look_up(x), strict=True):
+            out.addcmul_(values, first[:, part] @ second[part])
+        return out
 
-    def _univariate(self, x):
-        coefficients = (self.left[0] * self.right[0]).tolist()
-        b1, b2 = torch.full_like(x, coefficients[-1]), torch.zeros_like(x)
-        x *= 2
-        for c in coefficients[-2:0:-1]:
-            b1, b2 = b2.neg_().add_(c).addcmul_(x, b1), b1
-        return b2.neg_().add_(coefficients[0]).addcmul_(x, b1, value=0.5)
+    def _look_up(self, x):
+        """Yield every function of x, which is overwritten."""
+        n_cells = self.cubics.shape[2]
+        x.add_(1).mul_(n_cells / 2).clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
+        cell = x.to(torch.int32).ravel()
+        u = x.frac_().ravel()
+        for cubic in self.cubics.to(x):
+            value = cubic[3].index_select(0, cell)
+            for c in (cubic[2], cubic[1], cubic[0]):
+                value = c.index_select(0, cell).addcmul_(value, u)
+            yield value.view(x.shape)
 
 
-def tabulate(function, range1, range2):
+def _matrix_clenshaw(factors, x):
+    """Evaluate sum_k (left_k @ right_k) T_k(x) for two terms or more; x is overwritten."""
+    b1, b2 = torch.zeros_like(x), torch.zeros_like(x)
+    x *= 2
+    for left, right in factors[:0:-1]:
+        torch.addmm(b2, left, right, beta=-1, out=b2)
+        b1, b2 = b2.addcmul_(x, b1), b1
+    torch.addmm(b2, *factors[0], beta=-1, out=b2)
+    return b2.addcmul_(x, b1, value=0.5)
+
+
+def tabulate(function, range1, range2, limits=None):
     """Tabulate functions of two scales and a cosine on two ranges of scales.
+
+    Where a function is smooth in the cosine's angle, but for cosines between other limits than -1
+    and 1, those limits can be given.
 
     Parameters
     ----------
     function : callable
         (n1 (m1,), n2 (m2,), r (1, 1, m)) -> tuple of tensors (m1, m2, m).
     range1, range2 : tuple of float
+    limits : callable, default=None
+        (n1 (m1,), n2 (m2,)) -> lowest and highest cosine, tensors (m1, m2).
 
     Returns
     -------
     tuple of Table, or None where that takes too many coefficients
     """
+
+    stretch = None
+    if limits is not None:
+        plain, stretch = function, _stretch(limits, range1, range2)
+        if stretch is None:
+            return None
+
+        def function(n1, n2, x):
+            low, high = (limit[:, :, None] for limit in limits(n1, n2))
+            return plain(n1, n2, (low + high) / 2 + (high - low) / 2 * x)
 
     def length(axis, coefficients):
         return max(series_length(C.movedim(axis, 2), _TOLERANCE) for C in coefficients)
@@ -162,7 +221,7 @@ def tabulate(function, range1, range2):
         # two negligible coefficients on each axis show that it was enough
         short = [n > 1 and length(axis, coefficients) > n - 2 for axis, n in enumerate(sizes)]
         if not any(short):
-            return tuple(_factorise(C, angular, (range1, range2)) for C in coefficients)
+            return tuple(_factorise(C, angular, (range1, range2), stretch) for C in coefficients)
         sizes = [n + 4 * grow for n, grow in zip(sizes, short, strict=True)]
     return None
 
@@ -173,16 +232,63 @@ def _cosines(angular, n):
     return (torch.sin(x * (math.pi / 2)) if angular else x)[None, None]
 
 
-def _factorise(C, angular, ranges):
-    """Truncate the series in k and replace every C_k by factors of its numerical rank."""
+def _stretch(limits, range1, range2):
+    """Factors of the slope and the offset that map the cosines between the limits to [-1, 1]."""
+    nodes = [scale_nodes(r, 1 if r[0] == r[1] else _MAX_SCALES) for r in (range1, range2)]
+    low, high = limits(*nodes)
+    if not torch.isfinite(low).all() or not torch.isfinite(high).all():
+        return None  # norms whose product underflows
+    factors = []
+    for values in (2 / (high - low), (low + high) / (low - high)):
+        C = chebyshev_coefficients(chebyshev_coefficients(values, 0), 1)
+        for axis in (0, 1):
+            if C.shape[axis] > 1 and series_length(C.movedim(axis, 1), 1e-14) > _MAX_SCALES - 2:
+                return None
+        U, S, Vh = torch.linalg.svd(C, full_matrices=False)
+        rank = max(1, int((S > 1e-15 * S[0]).sum()))
+        factors.append((U[:, :rank] * S[:rank], Vh[:rank].T))
+    return tuple(factors)
+
+
+def _factorise(C, angular, ranges, stretch):
+    """Truncate the series in k and factorise what depends on the scales."""
     cut = _TOLERANCE / 10 * float(C.abs().max())
-    left, right, ends = [], [], []
     large = torch.nonzero(C.abs().amax((0, 1)) > cut)[:, 0].tolist()
-    n_terms = max([2, *(k + 1 for k in large)])
-    for k in range(n_terms):
+    C = C[:, :, : max([2, *(k + 1 for k in large)])]
+    # the functions f_j that matter, by decreasing weight
+    U, S, Vh = torch.linalg.svd(C.flatten(0, 1), full_matrices=False)
+    n_functions = max(1, int((cut < S).sum()))
+    cubics = None
+    if _TERMS_PER_LOOKUP * n_functions < C.shape[2]:
+        C = U[:, :n_functions].unflatten(0, C.shape[:2])
+        cubics = _cubics(S[:n_functions, None] * Vh[:n_functions], cut)
+    left, right, ends = [], [], []
+    for k in range(C.shape[2]):
         U, S, Vh = torch.linalg.svd(C[:, :, k])
-        rank = max(1, int((cut < S).sum()))
+        rank = max(1, int((_TOLERANCE / 10 < S).sum() if cubics is not None else (cut < S).sum()))
         left.append(U[:, :rank] * S[:rank])
         right.append(Vh[:rank].T)
         ends.append(rank + (ends[-1] if ends else 0))
-    return Table(angular, ranges, torch.cat(left, 1), torch.cat(right, 1), tuple(ends))
+    if cubics is not None and C.numel() == 1:
+        cubics = cubics * C.flatten()
+    left, right = torch.cat(left, 1), torch.cat(right, 1)
+    return Table(angular, ranges, stretch, left, right, tuple(ends), cubics)
+
+
+def _cubics(coefficients, tolerance):
+    """Piecewise cubics through Chebyshev series (n, n_terms), on as many cells as they need."""
+    u = (1 + chebyshev_nodes(4)) / 2
+    to_monomials = torch.linalg.inv(u[:, None] ** torch.arange(4))
+    n_cells = 256
+    while True:
+        edges = torch.arange(n_cells, dtype=torch.float64)[:, None]
+        cubics = clenshaw(coefficients, ((edges + u) * (2 / n_cells) - 1).ravel())
+        cubics = cubics.unflatten(-1, (n_cells, 4)) @ to_monomials.T
+        # between the nodes the error is largest in the middle and at the edges
+        at = torch.tensor([0.0, 0.5], dtype=torch.float64)
+        exact = clenshaw(coefficients, ((edges + at) * (2 / n_cells) - 1).ravel())
+        values = cubics @ (at ** torch.arange(4)[:, None])
+        error = float((values.flatten(-2) - exact).abs().max())
+        if error <= 10 * tolerance or n_cells == 2**14:
+            return cubics.mT.contiguous()
+        n_cells *= 2

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 
+import numpy as np
 import torch
 
 from ._activations import Activation, get_activation
-from ._gaussian import dual_function, dual_series, moments, slope_square
+from ._gaussian import dual_function, dual_series, gaussian_rule, moments, slope_square
 
 KERNELS = ("ck", "ntk", "ntk_full")
 _FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
@@ -61,18 +62,25 @@ class Equilibrium:
         ValueError
             If no stable fixed point exists for a row.
         """
-        base = self.input_var * norms**2 + self.bias_var
-        variance = solve_variance(self.activation, self.recurrent_var, base, self.mean)
-        deviation = variance.sqrt().clamp_min(_FLOOR)
-        gain = self.recurrent_var * slope_square(self.activation, deviation)
-        if not (torch.isfinite(variance) & (gain < 1)).all():
-            bad = float(norms[~(torch.isfinite(variance) & (gain < 1))][0])
+        deviation, stable = self._deviation(norms)
+        if not stable.all():
+            bad = norms[~stable]
+            largest = _largest_stable(self, lambda spec: bool(spec._deviation(bad)[1].all()))
             raise ValueError(
-                f"recurrent_var={self.recurrent_var:g} with activation={self.activation.name!r} "
-                f"has no stable fixed point for a row of norm {bad:.3g}; lower recurrent_var"
-                + (f" below {1 / float(gain.max()):.4g}." if float(gain.max()) > 0 else ".")
+                f"recurrent_var={self.recurrent_var:g} has no stable fixed point with activation="
+                f"{self.activation.name!r}, input_var={self.input_var:g} for a row of norm "
+                f"{float(bad[0]):.3g}; use recurrent_var < {largest:.6g}."
             )
         return deviation
+
+    def _deviation(self, norms):
+        """Deviations, and whether each is a stable fixed point: s_a E phi'(u)^2 < 1."""
+        base = self.input_var * norms**2 + self.bias_var
+        variance = solve_variance(self.activation, self.recurrent_var, base, self.mean)
+        solved = torch.isfinite(variance)
+        deviation = torch.where(solved, variance, 0).sqrt().clamp_min(_FLOOR)
+        gain = self.recurrent_var * slope_square(self.activation, deviation)
+        return deviation, solved & (gain < 1)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,32 @@ class DEQPairKernel:
         """Whether the kernel is smooth also where rows of different norms are nearly parallel."""
         return not self.spec.activation.kinks
 
+    @property
+    def limits(self):
+        """The cosines at which pre-activations have correlation -1 and 1, as a function; or None.
+
+        With a kink at 0 alone the kernel is singular there, whatever the norms; the cosines exceed
+        1 where the norms differ.
+        """
+        return self._limits if set(self.spec.activation.kinks) == {0.0} else None
+
+    def _limits(self, n1, n2):
+        spec, phi = self.spec, self.spec.activation
+        (_, s1, mean1), (_, s2, mean2) = self.rows(n1).T, self.rows(n2).T
+        xi, weight = gaussian_rule(phi.kinks, torch.cat([s1, s2]))
+        limits = []
+        for sign in (-1, 1):
+            G = (weight * phi(s1[:, None] * xi)) @ phi(sign * s2[:, None] * xi).T
+            G -= self._shift(mean1, mean2)[:, :, 0]
+            base = sign * s1[:, None] * s2 - spec.recurrent_var * G - spec.bias_var
+            limits.append(base / (spec.input_var * n1[:, None] * n2))
+        return limits
+
+    def _shift(self, mean1, mean2):
+        """E phi phi - E (phi - mean) (phi - mean), (m1, m2, 1)."""
+        mean = self.spec.mean
+        return (mean * (mean1[:, None] + mean2) - mean**2)[:, :, None]
+
     def rows(self, norms):
         """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""
         deviation = self.spec.deviation(norms)
@@ -110,8 +144,7 @@ class DEQPairKernel:
             dual = dual_function(spec.activation, s1, s2, 5 * r.shape[-1])
         else:
             dual = dual_series(spec.activation, s1, s2, self.n_terms)
-        # E (phi(u) - mean)(phi(w) - mean) = E phi phi - shift
-        shift = (spec.mean * (mean1[:, None] + mean2) - spec.mean**2)[:, :, None]
+        shift = self._shift(mean1, mean2)
         scale = (s1[:, None] * s2)[:, :, None]
         base = spec.input_var * ((n1[:, None] * n2)[:, :, None] * r) + spec.bias_var
         rho, G, D = _solve_correlation(dual, shift, spec.recurrent_var, base, scale)
@@ -153,18 +186,26 @@ def equilibrium(activation, recurrent_var, input_var=None, bias_var=0.0, center=
     input_var = _number("input_var", input_var, 0.0, strict=True)
     bias_var = _number("bias_var", bias_var, 0.0)
     tau0 = _number("tau0", tau0, 0.0, strict=True)
+    if not isinstance(center, bool | np.bool_):
+        raise TypeError(f"center must be True or False, got {center!r}.")
     spec = Equilibrium(activation, recurrent_var, input_var, bias_var, bool(center), tau0)
     if not _is_stable(spec):
-        low, high = 0.0, recurrent_var
-        for _ in range(40):
-            middle = (low + high) / 2
-            stable = _is_stable(replace(spec, recurrent_var=middle))
-            low, high = (middle, high) if stable else (low, middle)
         raise ValueError(
             f"recurrent_var={recurrent_var:g} has no stable fixed point with activation="
-            f"{activation.name!r}, input_var={input_var:g}; use recurrent_var < {low:.6g}."
+            f"{activation.name!r}, input_var={input_var:g}; use recurrent_var < "
+            f"{_largest_stable(spec, _is_stable):.6g}."
         )
     return spec
+
+
+def _largest_stable(spec, is_stable):
+    """The recurrent_var up to which is_stable(spec) holds, where it does not at spec's own."""
+    low, high = 0.0, spec.recurrent_var
+    for _ in range(40):
+        middle = (low + high) / 2
+        stable = is_stable(replace(spec, recurrent_var=middle))
+        low, high = (middle, high) if stable else (low, middle)
+    return low
 
 
 def _number(name, value, low, strict=False):
@@ -204,11 +245,12 @@ def solve_variance(activation, recurrent_var, base, center):
         gain = recurrent_var * slope
         step = excess if iteration < 3 else excess / (1 - gain).clamp_min(0.02)
         q = (q + step).clamp_min(0)
+        rounding = recurrent_var * (m.square + mean * mean)
         if not torch.isfinite(q).all() or (q > 1e306).any():
             return torch.full_like(q, torch.inf)
-        if iteration >= 3 and bool((step.abs() <= 1e-15 * q).all()):
+        if iteration >= 3 and bool((step.abs() <= 1e-15 * q + 1e-16 * rounding).all()):
             return q
-    unsolved = excess.abs() > 1e-12 * q
+    unsolved = excess.abs() > 1e-12 * q + 1e-14 * rounding
     return torch.where(unsolved, torch.inf, q)
 
 

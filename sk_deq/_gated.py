@@ -13,6 +13,7 @@ norm of the row. For rows of one norm a single group suffices, with f_k = sqrt(b
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -25,6 +26,8 @@ _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
 _MAX_GROUPS = 4
+_N_POINTS = 2**14  # of the table of sigma_j in t; between them it is linear, to about 1e-7
+_TILE = 2**15  # entries that are looked up at once
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,29 @@ class GatedNetwork:
 
     def gates(self, norms):
         """Factors f_kj(n) for norms (n,): a tensor (n_groups, n, n_terms)."""
-        low, high = self.norm_range
-        if low == high:
-            gates = self.factors[:, :, 0][:, None].expand(-1, len(norms), -1)
-            return gates * norms[:, None] if self.spec.homogeneous else gates
-        basis = scale_basis(self.norm_range, norms.clamp(low, high), _N_NODES)
-        gates = basis @ chebyshev_coefficients(self.factors).mT
-        outside = (norms < low) | (norms > high)
+        gates = self._node_weights(norms) @ self.factors.to(norms).mT
+        outside = self._outside(norms)
         if outside.any():
             # B_k(n, node) = sum_j f_kj(n) f_kj(node), solved for f_kj(n); the f_kj are orthogonal
-            nodes = torch.cat([norms[outside], scale_nodes(self.norm_range, _N_NODES)])
+            nodes = torch.cat([norms[outside].cpu(), scale_nodes(self.norm_range, _N_NODES)])
             n_outside = int(outside.sum())
             B = power_series(self.spec, self.kernel, nodes, self.factors.shape[1])
             B = B[:n_outside, n_outside:]
             scale = self.factors.square().sum(2)[:, None].clamp_min(1e-300)
-            gates[:, outside] = torch.einsum("nak,jka->jnk", B, self.factors) / scale
+            gates[:, outside] = (torch.einsum("nak,jka->jnk", B, self.factors) / scale).to(gates)
         return gates
+
+    def _node_weights(self, norms):
+        """Weights w with f(n) = sum_a w[n, a] f(node_a), of shape (n, n_nodes)."""
+        low, high = self.norm_range
+        if low == high:
+            return (norms if self.spec.homogeneous else torch.ones_like(norms))[:, None]
+        basis = scale_basis(self.norm_range, norms.clamp(low, high), _N_NODES)
+        return basis @ chebyshev_coefficients(torch.eye(_N_NODES, dtype=norms.dtype)).T.to(basis)
+
+    def _outside(self, norms):
+        low, high = self.norm_range
+        return (norms < low) | (norms > high) if low < high else torch.zeros_like(norms).bool()
 
     def kernel_matrix(self, norms1, norms2, r):
         """The kernel of the network at infinite width, for norms (m1,), (m2,) and cosines (m1, m2).
@@ -91,8 +101,49 @@ class GatedNetwork:
 
     def _effective(self, gates):
         """Hermite coefficients of t -> sigma_j(clip(t); n), for twice as many terms."""
-        n_terms = gates.shape[2]
-        return gates @ _cut_transform(n_terms, self.cut)
+        kinks = (-self.cut, self.cut)
+        xi, weight = (x[0] for x in gaussian_rule(kinks, torch.ones(1, dtype=torch.float64)))
+        values = gates @ _hermite(xi.clamp(*kinks), gates.shape[2])
+        return (values * weight) @ _hermite(xi, 2 * gates.shape[2]).T
+
+    def __call__(self, t, norms):
+        """The features at t (n, n_neurons), the neurons in n_groups runs, for norms (n,).
+
+        sigma_j(t; n) / sqrt(number of neurons of group j), looked up in a table.
+        """
+        features = torch.empty_like(t)
+        weights, outside = self._node_weights(norms).to(t), self._outside(norms)
+        n_rows = max(1, _TILE * self.n_groups // t.shape[1])
+        groups = [columns for columns in torch.arange(t.shape[1]).tensor_split(self.n_groups)]
+        for group, columns in enumerate(groups):
+            if not len(columns):
+                continue
+            here = slice(int(columns[0]), int(columns[-1]) + 1)
+            table = self._tables[group].to(t)
+            for start in range(0, len(t), n_rows):
+                rows = slice(start, start + n_rows)
+                features[rows, here] = self._look_up(table, t[rows, here], weights[rows])
+            if outside.any():
+                gates = self.gates(norms[outside])[group].to(t)
+                features[outside, here] = self.apply(t[outside, here], gates)
+            features[:, here] /= math.sqrt(len(columns))
+        return features
+
+    def _look_up(self, table, t, weights):
+        x = (t.clamp(-self.cut, self.cut) + self.cut) * ((_N_POINTS - 1) / (2 * self.cut))
+        i = x.long().clamp_(max=_N_POINTS - 2)
+        low, high = ((table[k] @ weights[:, :, None])[..., 0] for k in (i, i + 1))
+        return torch.lerp(low, high, x - i)
+
+    @cached_property
+    def _tables(self):
+        """sigma_j at points of t and at the nodes of n, (n_groups, n_points, n_nodes)."""
+        t = torch.linspace(-self.cut, self.cut, _N_POINTS, dtype=torch.float64)
+        h = _hermite(t, self.factors.shape[1])
+        return torch.einsum("kt,jka->jta", h, self.factors)
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_tables"}
 
     def apply(self, t, gates):
         """sigma_j(t; n) for one group, t (n, n_neurons), gates (n, n_terms), by Clenshaw."""
@@ -170,20 +221,14 @@ def _with_best_cut(pair, norm_range, factors, nodes):
     return best
 
 
-def _cut_transform(n_terms, cut):
-    """C[k, l] = E h_k(clip(xi)) h_l(xi) for l < 2 n_terms."""
-    xi, weight = gaussian_rule((-cut, cut), torch.ones(1, dtype=torch.float64))
-    xi, weight = xi[0], weight[0]
-    clipped = _hermite(xi.clamp(-cut, cut), n_terms)
-    return (clipped * weight) @ _hermite(xi, 2 * n_terms).T
-
-
 def _hermite(x, n_terms):
     """h_0 to h_{n_terms - 1} at x, (n_terms, n)."""
-    h = [torch.ones_like(x), x]
+    h = torch.ones(n_terms, len(x), dtype=x.dtype)
+    h[1] = x
     for k in range(1, n_terms - 1):
-        h.append((x * h[k] - math.sqrt(k) * h[k - 1]) / math.sqrt(k + 1))
-    return torch.stack(h[:n_terms])
+        torch.mul(x, h[k], out=h[k + 1])
+        h[k + 1].sub_(h[k - 1], alpha=math.sqrt(k)).div_(math.sqrt(k + 1))
+    return h
 
 
 def power_series(spec, kernel, norms, n_terms):

@@ -228,7 +228,7 @@ def _polar(activation, s1, s2, n_angles=64):
 
 def _tabulated_polar(activation, s1, s2):
     """`_polar` for many scales: smooth in their logarithms, so tabulated; for r (n1, n2, 1)."""
-    (range1,), (range2,) = (scale_ranges(s, octaves=1000) for s in (s1, s2))
+    (range1,), (range2,) = (scale_ranges(s, octaves=None) for s in (s1, s2))
     tables = _polar_tables(activation, range1, range2)
     if tables is None:
         return _polar(activation, s1, s2)

@@ -13,12 +13,13 @@ from sklearn.utils import check_array
 from ._dot_product import kernel_matrix
 from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
 from ._explicit_network import ExplicitPairKernel, resolve_layers
+from ._gp_kernel import DEQKernel
 from ._memory import require_memory
 from ._scaling import root_mean_square_norm
 from ._torch import resolve_device, resolve_dtype, single_thread, to_tensor
 from .theory import deq_coefficients
 
-__all__ = ["deq_kernel", "explicit_kernel"]
+__all__ = ["DEQKernel", "deq_kernel", "explicit_kernel"]
 
 
 def deq_kernel(
@@ -94,6 +95,8 @@ def deq_kernel(
     References
     ----------
     Feng and Kolter, arXiv 2310.14062 (NTK of a DEQ); Ling et al., ICML 2024, arXiv 2402.02697.
+    Equations :eq:`ck`, :eq:`ntk` and, for ``method="high_dim"``, :eq:`expansion` of the
+    documentation's theory page.
 
     Examples
     --------
@@ -140,8 +143,10 @@ def explicit_kernel(
 
     Parameters
     ----------
-    X, Y
-        As in :func:`deq_kernel`.
+    X : array-like or tensor of shape (n_samples_X, n_features)
+        Rows.
+    Y : array-like or tensor of shape (n_samples_Y, n_features), default=None
+        Other rows; None means X.
     layers : sequence of Layer, str or callable
         The activations, first layer first, for instance ``match_explicit(...).layers``. A name or a
         callable is centred at the scale of its own input.
@@ -152,12 +157,15 @@ def explicit_kernel(
     tau0 : float, default=None
         Norm of a typical row, which sets the scales of layers given by name. None means the
         root-mean-square norm of the rows of X.
-    device, dtype
-        As in :func:`deq_kernel`.
+    device : str or torch.device, default="cpu"
+        Where to compute, for numpy input; a tensor is computed where it is.
+    dtype : str, numpy.dtype or torch.dtype, default=None
+        Precision, as in :func:`deq_kernel`.
 
     Returns
     -------
     K : ndarray or tensor of shape (n_samples_X, n_samples_Y)
+        The kernel matrix, of the kind of X.
 
     Raises
     ------

@@ -44,11 +44,18 @@ __all__ = [
 class KernelCoefficients(NamedTuple):
     """The four numbers of a kernel.
 
-    Attributes
+    Parameters
     ----------
     linear, norm, quadratic, diagonal : float
-        alpha_1, alpha_2, alpha_3, gamma^2 of the conjugate kernel; beta_1, beta_2, beta_3, kappa^2
-        of the neural tangent kernel (Ling et al., 2024, Theorems 1 and 2).
+        The numbers alpha_1, alpha_2, alpha_3, gamma^2 of the conjugate kernel, or beta_1, beta_2,
+        beta_3, kappa^2 of the neural tangent kernel (Ling et al., 2024, Theorems 1 and 2).
+
+    Examples
+    --------
+    >>> from sk_deq.theory import deq_coefficients
+    >>> numbers = deq_coefficients("tanh", recurrent_var=0.2)
+    >>> round(numbers.linear, 4), numbers.quadratic
+    (0.345, 0.0)
     """
 
     linear: float
@@ -78,15 +85,19 @@ def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center
     Returns
     -------
     tau : float
-        tau\*, with tau^2 = recurrent_var Var phi(tau xi) + input_var tau0^2 + bias_var, where the
-        variance is a second moment if `center` is False.
+        The scale tau\*, with tau^2 = recurrent_var Var phi(tau xi) + input_var tau0^2 + bias_var,
+        where the variance is a second moment if `center` is False.
     mean : float
-        E phi(tau xi), subtracted from phi; 0 if `center` is False.
+        The mean E phi(tau xi), subtracted from phi; 0 if `center` is False.
 
     Raises
     ------
     ValueError
         If a value is out of range or there is no stable fixed point.
+
+    Notes
+    -----
+    Equation :eq:`tau` of the documentation's theory page.
 
     Examples
     --------
@@ -123,7 +134,8 @@ def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, ker
 
     References
     ----------
-    Ling et al., ICML 2024, Theorem 1 (CK) and Theorem 2 (NTK).
+    Ling et al., ICML 2024, Theorem 1 (CK) and Theorem 2 (NTK); equations :eq:`alphas` and
+    :eq:`betas` of the documentation's theory page.
 
     Examples
     --------
@@ -187,7 +199,8 @@ def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=Fa
 
     References
     ----------
-    Ling et al., ICML 2024, Theorem 3 and its NTK companion.
+    Ling et al., ICML 2024, Theorem 3 and its NTK companion; equations :eq:`recursion` and
+    :eq:`ntk-recursion` of the documentation's theory page.
 
     Examples
     --------
@@ -298,8 +311,10 @@ def sphere_series(
     ----------
     activation : str or callable
         A registry name or an elementwise torch callable.
-    recurrent_var, input_var, bias_var, center
+    recurrent_var, input_var, bias_var : float
         As in :func:`deq_scale`, with tau0 = 1.
+    center : bool, default=True
+        As in :func:`deq_scale`.
     kernel : {"ck", "ntk", "ntk_full"}, default="ck"
         Conjugate kernel, the NTK of training the recurrent weights and the readout, or the NTK of
         training the input weights too.
@@ -309,7 +324,7 @@ def sphere_series(
     Returns
     -------
     ndarray of shape (n_terms,)
-        b_0, b_1, ...
+        The coefficients b_0, b_1, ...
 
     Raises
     ------
@@ -319,7 +334,8 @@ def sphere_series(
     References
     ----------
     Schoenberg (1942) for b_k >= 0; Simon, Anand, DeWeese, "Reverse Engineering the Neural Tangent
-    Kernel", ICML 2022, arXiv 2106.03186, for the one-hidden-layer realisation.
+    Kernel", ICML 2022, arXiv 2106.03186, for the one-hidden-layer realisation; equation
+    :eq:`sphere` of the documentation's theory page.
 
     Examples
     --------

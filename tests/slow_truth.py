@@ -173,3 +173,11 @@ class SlowDEQ:
         D = dual(self.slope, self.kinks, s1, s2, r)
         ntk = G / (1 - self.s_a * D)
         return G, ntk, G + s1 * s2 * r * D / (1 - self.s_a * D)
+
+    def diagonal(self, norm):
+        """(CK, NTK, full NTK) of a row with itself."""
+        s = self.deviation(norm)
+        G = self._one(lambda t: self._centred(t) ** 2, s)
+        D = self._one(lambda t: self.slope(t) ** 2, s)
+        ntk = G / (1 - self.s_a * D)
+        return G, ntk, G + s * s * D / (1 - self.s_a * D)

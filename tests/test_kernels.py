@@ -1,0 +1,351 @@
+"""deq_kernel and explicit_kernel: every entry, every kind of input, extreme rows, errors."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from slow_truth import SlowDEQ
+
+from sk_deq import _dot_product
+from sk_deq._activations import ACTIVATIONS as REGISTRY
+from sk_deq._equilibrium import KERNELS, DEQPairKernel, equilibrium
+from sk_deq._explicit_network import resolve_layers
+from sk_deq._gaussian import dual_function
+from sk_deq.kernels import deq_kernel, explicit_kernel
+from sk_deq.theory import match_explicit
+
+USERS = {
+    "mish": torch.nn.functional.mish,
+    "clamp": lambda t: t.clamp(-2, 3.3),
+    "steep_leaky": lambda t: torch.where(t > 0, 1.3 * t, -0.4 * t),
+}
+
+
+def rows_with_norms(rng, norms, p=4):
+    X = rng.normal(size=(len(norms), p))
+    return X / np.linalg.norm(X, axis=1, keepdims=True) * np.array(norms)[:, None]
+
+
+@pytest.mark.parametrize("name", [*REGISTRY, *USERS])
+def test_random_cases_against_slow_quadrature(name):
+    """X against Y, unequal norms, with and without centring and bias, all three kernels."""
+    rng = np.random.default_rng(sorted([*REGISTRY, *USERS]).index(name))
+    for center in (True, False):
+        s_a, s_b, s_c = rng.uniform(0.1, 0.45), rng.uniform(0.3, 1.2), rng.uniform(0, 0.5)
+        if not center:
+            s_c = 0.0
+        norms1, norms2 = rng.uniform(0.3, 2.5, 2), rng.uniform(0.3, 2.5, 1)
+        X, Y = rows_with_norms(rng, norms1), rows_with_norms(rng, norms2)
+        slow = SlowDEQ(name, s_a, s_b, s_c, center, tau0=1.2)
+        cosines = (X @ Y.T) / (norms1[:, None] * norms2)
+        expected = [slow.kernels(norms1[i], norms2[0], cosines[i, 0]) for i in range(2)]
+        ends = slow.diagonal(norms1[0]), slow.diagonal(norms2[0])
+        scale = np.sqrt(np.prod(ends, axis=0))
+        for k, kernel in enumerate(KERNELS):
+            K = deq_kernel(
+                X,
+                Y,
+                kernel=kernel,
+                activation=USERS.get(name, name),
+                recurrent_var=s_a,
+                input_var=s_b,
+                bias_var=s_c,
+                center=center,
+                tau0=1.2,
+            )
+            np.testing.assert_allclose(
+                K[:, 0], [e[k] for e in expected], rtol=0, atol=1e-8 * scale[k], err_msg=kernel
+            )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_tables_equal_direct_evaluation(name, kernel):
+    """Many norms over four octaves, cosines up to nearly 1, against the pair function itself."""
+    rng = np.random.default_rng(5)
+    X = rows_with_norms(rng, np.exp(rng.uniform(np.log(0.25), np.log(4), 25)), p=3)
+    X[1] = X[0] + 1e-2 * rng.normal(size=3)
+    spec = equilibrium(name, 0.4, 0.6, 0.1, True, 1.0)
+    pair = DEQPairKernel(spec, kernel)
+    K = _dot_product.kernel_matrix(pair, torch.from_numpy(X)).numpy()
+    norms = torch.from_numpy(np.linalg.norm(X, axis=1))
+    cosine = torch.from_numpy(X) / norms[:, None]
+    cosine = (cosine @ cosine.T).clamp(-1, 1)[:, :, None]
+    direct = pair.pairs(pair.rows(norms), pair.rows(norms), cosine)[:, :, 0].numpy()
+    off = ~np.eye(25, dtype=bool)
+    assert np.abs(K - direct)[off].max() < 2e-10 * np.abs(direct).max()
+    diagonal = _dot_product.kernel_diagonal(pair, torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(np.diag(K), diagonal, rtol=1e-14)
+    slow = SlowDEQ(name, 0.4, 0.6, 0.1, True, 1.0)
+    expected = [slow.diagonal(float(n))[KERNELS.index(kernel)] for n in norms[:3]]
+    np.testing.assert_allclose(diagonal[:3], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("kernel", "first"), [("ck", False), ("ntk", False), ("ntk", True)])
+@pytest.mark.parametrize(
+    "layers", [["relu"], ["tanh", "gelu"], ["elu", "hard_tanh"], "match", "hermite"]
+)
+def test_explicit_kernel_is_the_recursion_over_layers(layers, kernel, first):
+    if layers == "match":
+        layers = match_explicit("relu", recurrent_var=0.4).layers
+    elif layers == "hermite":
+        layers = match_explicit("gelu", recurrent_var=0.4).layers
+    rng = np.random.default_rng(0)
+    X = rows_with_norms(rng, rng.uniform(0.5, 2, 4))
+    tau0 = np.sqrt((X**2).sum(axis=1).mean())
+    K = explicit_kernel(X, layers=layers, kernel=kernel, train_first_layer=first)
+    assert np.array_equal(K, K.T)
+    resolved = resolve_layers(layers, tau0)
+    for i, j in itertools.combinations(range(4), 2):
+        S = X[[i, j]] @ X[[i, j]].T
+        ntk = S if first else np.zeros((2, 2))
+        for layer in resolved:
+            s = np.sqrt(np.diag(S))
+            new, slope = np.empty((2, 2)), np.empty((2, 2))
+            for a, b in itertools.product(range(2), repeat=2):
+                s1, s2 = torch.tensor(s[[a]]), torch.tensor(s[[b]])
+                r = torch.tensor([[[min(1.0, S[a, b] / (s[a] * s[b]))]]])
+                means = [dual_mean(layer.activation, s[c]) for c in (a, b)]
+                G, D = dual_function(layer.activation, s1, s2)(r)
+                new[a, b] = float(G) - layer.offset * sum(means) + layer.offset**2
+                slope[a, b] = float(D)
+            S, ntk = new, new + ntk * slope
+        expected = S if kernel == "ck" else ntk
+        assert K[i, j] == pytest.approx(expected[0, 1], abs=1e-9 * abs(expected[0, 0]))
+        assert K[i, i] == pytest.approx(expected[0, 0], rel=2e-8)
+
+
+def dual_mean(activation, s):
+    """E phi(s xi), by a Riemann sum: spectral accuracy for the smooth, 1e-10 for the kinked."""
+    xi = torch.linspace(-12, 12, 400_001, dtype=torch.float64)
+    weight = torch.exp(-xi * xi / 2)
+    return float((activation(s * xi) * weight).sum() / weight.sum())
+
+
+EXTREME = [0.0, 1e-150, 1e-150, 1e-3, 1.0, 1.0, 1.0, 2.5, 1e3, 1e150]
+SLOW_GROWTH = ["tanh", "erf", "sin", "sigmoid", "hard_tanh"]
+
+
+EVERYWHERE = [*REGISTRY, "mish", "clamp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "center", "kernel"),
+    [
+        *itertools.product(EVERYWHERE, [True], ["ntk_full"]),
+        *itertools.product(["relu", "gelu", "sigmoid", "hard_tanh"], [False], ["ntk_full"]),
+        *itertools.product(["relu", "elu", "tanh", "sigmoid"], [True], ["ck", "ntk"]),
+    ],
+)
+def test_extreme_rows_in_one_matrix(name, kernel, center):
+    """Zero rows, duplicates, norms 1e-150 and 1e150, mixed: finite, symmetric, semidefinite."""
+    rng = np.random.default_rng(1)
+    bounded = name in (*SLOW_GROWTH, "clamp")
+    norms = np.array(EXTREME)
+    X = rows_with_norms(rng, np.where(norms > 0, norms, 1))
+    X[0] = 0
+    X[5] = X[4]
+    X[6] = -X[4]
+    spec = dict(activation=USERS.get(name, name), kernel=kernel, recurrent_var=0.3, tau0=1.0)
+    K = deq_kernel(X, center=center, **spec)
+    assert np.array_equal(K, K.T)
+    # products of two norms of 1e150 are within range, so nothing may overflow
+    assert np.isfinite(K).all()
+    if bounded and kernel != "ntk_full":
+        assert np.abs(K).max() < 30
+    diagonal = np.sqrt(np.diag(K))
+    # for the centred sigmoid 1/4 - 1/4 is left of a tiny row, to rounding: it has no correlation
+    seen = diagonal > (1e-7 if name == "sigmoid" and center else 1e-290)
+    correlation = K[np.ix_(seen, seen)] / (diagonal[seen][:, None] * diagonal[seen])
+    eigenvalues = np.linalg.eigvalsh(correlation)
+    assert eigenvalues[0] > -1e-7 * eigenvalues[-1]
+    assert K[4, 5] == pytest.approx(K[4, 4], rel=1e-10)
+    np.testing.assert_allclose(correlation[seen.sum() - 6], correlation[seen.sum() - 5], atol=1e-12)
+    # X against X takes another path, and must agree where numbers are ordinary
+    ordinary = X[3:9]
+    again = deq_kernel(ordinary, ordinary, center=center, **spec)
+    scale = diagonal[3:9, None] * diagonal[3:9]
+    np.testing.assert_allclose(again / scale, K[3:9, 3:9] / scale, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["relu", "tanh", "elu", "hard_tanh", "silu"])
+def test_symmetric_and_positive_semidefinite(name, kernel):
+    rng = np.random.default_rng(2)
+    X = rows_with_norms(rng, np.exp(rng.normal(size=300) / 3), p=3)
+    K = deq_kernel(X, activation=name, kernel=kernel, recurrent_var=0.6)
+    assert np.array_equal(K, K.T)
+    eigenvalues = np.linalg.eigvalsh(K)
+    assert eigenvalues[0] > -1e-10 * eigenvalues[-1]
+
+
+def test_all_rows_zero_or_none():
+    for name in REGISTRY:
+        K = deq_kernel(np.zeros((3, 2)), activation=name, recurrent_var=0.3)
+        assert K.shape == (3, 3) and np.isfinite(K).all() and np.ptp(K) <= 1e-15
+    assert deq_kernel(np.ones((2, 3)), np.ones((1, 3))).shape == (2, 1)
+    assert deq_kernel(torch.ones(2, 3), torch.ones(0, 3)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "elu"])
+def test_a_row_depends_on_no_other_row(name):
+    """Blocks equal the whole, whatever the tiles, and rows far larger do not blur small ones."""
+    rng = np.random.default_rng(3)
+    X = rows_with_norms(rng, rng.uniform(0.3, 3, 300))
+    spec = dict(activation=name, recurrent_var=0.5, tau0=1.0)
+    K = deq_kernel(X, **spec)
+    np.testing.assert_allclose(deq_kernel(X[:9], X[290:], **spec), K[:9, 290:], rtol=0, atol=1e-10)
+    order = rng.permutation(300)
+    np.testing.assert_allclose(
+        deq_kernel(X[order], **spec), K[np.ix_(order, order)], rtol=0, atol=1e-10
+    )
+    large = np.concatenate([X[:5], 1e6 * X[5:8]])
+    np.testing.assert_allclose(deq_kernel(large, **spec)[:5, :5], K[:5, :5], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "elu"])
+def test_threads_change_nothing(name):
+    X = np.random.default_rng(5).normal(size=(600, 4))
+    n_threads, K = torch.get_num_threads(), {}
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        try:
+            K[n] = deq_kernel(X, activation=name, recurrent_var=0.4)
+            assert torch.get_num_threads() == n
+        finally:
+            torch.set_num_threads(n_threads)
+    assert np.array_equal(K[1], K[2]) and np.array_equal(K[1], K[3])
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "hard_tanh"])
+def test_numpy_and_torch_in_the_same_out(name):
+    rng = np.random.default_rng(4)
+    X, Y = rows_with_norms(rng, [0.5, 1, 2]), rows_with_norms(rng, [1.5, 0.7])
+    spec = dict(activation=name, recurrent_var=0.3, tau0=1.0)
+    K = deq_kernel(X, Y, **spec)
+    assert isinstance(K, np.ndarray) and K.dtype == np.float64
+    T = deq_kernel(torch.from_numpy(X), torch.from_numpy(Y), **spec)
+    assert isinstance(T, torch.Tensor) and T.dtype == torch.float64
+    assert np.array_equal(T.numpy(), K)
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    strided = np.repeat(X, 2, axis=1)[:, ::2]
+    backwards = X[::-1].copy()[::-1]
+    for variant in (np.asfortranarray(X), frozen, strided, backwards, X.tolist()):
+        np.testing.assert_allclose(deq_kernel(variant, Y, **spec), K, rtol=1e-14)
+    transposed = torch.from_numpy(np.ascontiguousarray(X.T)).T
+    np.testing.assert_allclose(deq_kernel(transposed, torch.from_numpy(Y), **spec), K, rtol=1e-14)
+    integers = np.array([[1, 2], [3, -1]])
+    assert deq_kernel(integers, **spec).dtype == np.float64
+    np.testing.assert_array_equal(deq_kernel(integers, **spec), deq_kernel(integers * 1.0, **spec))
+    before = X.copy()
+    deq_kernel(X, Y, **spec)
+    assert np.array_equal(X, before)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_float32(name, kernel):
+    rng = np.random.default_rng(6)
+    X = rows_with_norms(rng, rng.uniform(0.4, 2, 30), p=8)
+    X[3] = X[4]
+    spec = dict(activation=name, kernel=kernel, recurrent_var=0.3, tau0=1.0)
+    K, single = deq_kernel(X, **spec), deq_kernel(X.astype(np.float32), **spec)
+    assert single.dtype == np.float32 and np.array_equal(single, single.T)
+    assert np.abs(single - K).max() < 1e-4 * np.abs(K).max()
+    assert deq_kernel(X, dtype="float32", **spec).dtype == np.float32
+    assert deq_kernel(X.astype(np.float32), dtype="float64", **spec).dtype == np.float64
+    tensor = torch.from_numpy(X.astype(np.float32))
+    assert deq_kernel(tensor, **spec).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kernel", ["ck", "ntk"])
+def test_high_dim_is_the_formula(kernel):
+    from sk_deq.theory import deq_coefficients
+
+    rng = np.random.default_rng(7)
+    X, Y = rows_with_norms(rng, [0.9, 1.1, 1.0]), rows_with_norms(rng, [1.0, 1.2])
+    spec = dict(recurrent_var=0.3, tau0=1.0, kernel=kernel)
+    a1, a2, a3, diagonal = deq_coefficients("gelu", **spec)
+    inner, chi, other = X @ Y.T, (X**2).sum(1) - 1, (Y**2).sum(1) - 1
+    K = deq_kernel(X, Y, activation="gelu", method="high_dim", **spec)
+    np.testing.assert_allclose(K, a1 * inner + a2 * np.outer(chi, other) + a3 * inner**2)
+    K = deq_kernel(X, activation="gelu", method="high_dim", **spec)
+    np.testing.assert_allclose(np.diag(K), diagonal)
+    for bad in (dict(center=False), dict(bias_var=0.1)):
+        with pytest.raises(ValueError, match="method='high_dim' is a theory of centred"):
+            deq_kernel(X, method="high_dim", **bad)
+
+
+GOOD = np.eye(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((np.array([[np.nan, 1.0]]),), {}, "X contains NaN"),
+        ((np.array([[np.inf, 1.0]]),), {}, "X contains infinity"),
+        ((torch.tensor([[float("nan"), 1.0]]),), {}, "X must be finite"),
+        ((torch.eye(2), torch.tensor([[1.0, float("inf")]])), {}, "Y must be finite"),
+        ((GOOD, np.eye(2)), {}, "dimension|features"),
+        ((torch.eye(3), torch.eye(2)), {}, "X has 3 features, but Y has 2"),
+        ((torch.eye(3), GOOD), {}, "Y must be a tensor"),
+        ((GOOD, torch.tensor([[1.0, 2.0, np.nan]])), {}, "NaN"),
+        ((np.ones(3),), {}, "2D array"),
+        ((torch.ones(3),), {}, "shape"),
+        ((GOOD,), {"activation": "rely"}, "activation='rely' is unknown; use one of"),
+        ((GOOD,), {"kernel": "nngp"}, "kernel='nngp' is unknown; use one of"),
+        ((GOOD,), {"method": "fast"}, "method='fast' is unknown; use"),
+        ((GOOD,), {"dtype": "float16"}, "dtype='float16' is not supported"),
+        ((GOOD,), {"device": "abacus"}, "device='abacus' is not a torch device"),
+        ((GOOD,), {"recurrent_var": -0.1}, "recurrent_var must be finite and >= 0"),
+        ((GOOD,), {"recurrent_var": 1.0}, "recurrent_var=1 leaves no input variance"),
+        ((GOOD,), {"input_var": 0.0}, "input_var must be finite and > 0"),
+        ((GOOD,), {"bias_var": np.inf}, "bias_var must be finite"),
+        ((GOOD,), {"tau0": -1.0}, "tau0 must be finite and > 0"),
+    ],
+)
+def test_errors_name_the_parameter(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        deq_kernel(*arguments, **options)
+
+
+def test_more_errors():
+    with pytest.raises(TypeError, match="recurrent_var must be a real number"):
+        deq_kernel(GOOD, recurrent_var="0.2")
+    with pytest.raises(TypeError, match="activation must be"):
+        deq_kernel(GOOD, activation=None)
+    with pytest.raises(ValueError, match="kernel='ntk_full' is unknown"):
+        explicit_kernel(GOOD, layers=["relu"], kernel="ntk_full")
+    with pytest.raises(ValueError, match="layers must hold"):
+        explicit_kernel(GOOD, layers=[])
+    with pytest.raises(MemoryError, match="GiB"):
+        deq_kernel(np.broadcast_to(np.ones(1), (10**7, 1)), dtype="float64")
+
+
+@pytest.mark.parametrize("name", ["relu", "abs", "gelu"])
+def test_largest_admissible_recurrent_var_is_named(name):
+    spec = dict(activation=name, input_var=1.0, tau0=1.0)
+    with pytest.raises(ValueError, match=r"recurrent_var=9 .* use recurrent_var <") as error:
+        deq_kernel(GOOD, recurrent_var=9.0, **spec)
+    border = float(str(error.value).split("recurrent_var < ")[1].rstrip("."))
+    assert np.isfinite(deq_kernel(GOOD, recurrent_var=0.99 * border, **spec)).all()
+
+
+def test_a_row_without_a_fixed_point_is_named():
+    """sin is stable at the typical norm, not at 0, where its slope is 1."""
+    X = np.array([[3.0, 0.0], [0.0, 1e-3]])
+    with pytest.raises(ValueError, match=r"for a row of norm 0\.001; use recurrent_var < "):
+        deq_kernel(X, activation="sin", recurrent_var=1.2, input_var=1.0, tau0=3.0)
+
+
+def test_nothing_global_changes(unchanged_globals):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        deq_kernel(GOOD, activation="silu", recurrent_var=0.31)
+        deq_kernel(GOOD, activation="elu", kernel="ntk", recurrent_var=0.31)
+        explicit_kernel(GOOD, layers=["relu", "gelu"], kernel="ntk")
+    with pytest.raises(ValueError):
+        deq_kernel(GOOD, recurrent_var=9.0, input_var=1.0)
