@@ -1,7 +1,8 @@
 """Probabilities from the decision values of one-vs-rest least squares."""
 
-import numpy as np
-from scipy.special import softmax
+import math
+
+import torch
 
 _SMALLEST = 1e-3  # a positive temperature factor keeps the order of the decision values
 
@@ -11,14 +12,14 @@ def class_probabilities(decision, factor):
 
     Parameters
     ----------
-    decision : ndarray of shape (n,) or (n, n_classes)
+    decision : tensor of shape (n,) or (n, n_classes)
     factor : float
 
     Returns
     -------
-    ndarray of shape (n, n_classes)
+    tensor of shape (n, n_classes)
     """
-    return softmax(factor * _per_class(decision), axis=1)
+    return (factor * _per_class(decision)).softmax(1)
 
 
 def fit_temperature(decision, shares, sample_weight):
@@ -30,10 +31,10 @@ def fit_temperature(decision, shares, sample_weight):
 
     Parameters
     ----------
-    decision : ndarray of shape (n,) or (n, n_classes)
-    shares : ndarray of shape (n, n_classes)
+    decision : tensor of shape (n,) or (n, n_classes)
+    shares : tensor of shape (n, n_classes)
         Share of each class in each row; rows sum to 1.
-    sample_weight : ndarray of shape (n,)
+    sample_weight : tensor of shape (n,)
 
     Returns
     -------
@@ -42,24 +43,24 @@ def fit_temperature(decision, shares, sample_weight):
     scores = _per_class(decision)
     counts = sample_weight @ shares
     n_classes = len(counts)
-    smoothing = np.outer(1 / (counts + 2), np.ones(n_classes) / (n_classes - 1))
-    np.fill_diagonal(smoothing, (counts + 1) / (counts + 2))  # rows sum to 1
+    smoothing = (1 / (counts + 2) / (n_classes - 1)).repeat(n_classes, 1).T
+    smoothing = smoothing.diagonal_scatter((counts + 1) / (counts + 2))  # rows sum to 1
     targets = shares @ smoothing
-    factor, low, high = 1.0, 0.0, np.inf
+    factor, low, high = 1.0, 0.0, math.inf
     for _ in range(200):
-        p = softmax(factor * scores, axis=1)
+        p = (factor * scores).softmax(1)
         mean = (p * scores).sum(1)
-        slope = sample_weight @ (mean - (targets * scores).sum(1))
-        curvature = sample_weight @ ((p * scores**2).sum(1) - mean**2)
+        slope = float(sample_weight @ (mean - (targets * scores).sum(1)))
+        curvature = float(sample_weight @ ((p * scores**2).sum(1) - mean**2))
         low, high = (low, factor) if slope > 0 else (factor, high)  # convex: slope rises
-        following = factor - slope / curvature if curvature > 0 else np.inf
+        following = factor - slope / curvature if curvature > 0 else math.inf
         if not low < following < high:
-            following = (low + high) / 2 if np.isfinite(high) else 2 * factor
+            following = (low + high) / 2 if math.isfinite(high) else 2 * factor
         if abs(following - factor) <= 1e-14 * factor or not _SMALLEST < following < 1e6:
             break
         factor = following
-    return float(np.clip(following, _SMALLEST, 1e6))
+    return min(max(following, _SMALLEST), 1e6)
 
 
 def _per_class(decision):
-    return np.stack([-decision, decision], 1) / 2 if decision.ndim == 1 else decision
+    return torch.stack([-decision, decision], 1) / 2 if decision.ndim == 1 else decision

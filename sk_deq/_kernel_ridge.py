@@ -5,47 +5,79 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_is_fitted,
     column_or_1d,
     validate_data,
 )
 
+from ._array_api import (
+    class_weights,
+    decode_labels,
+    empty_like,
+    encode_labels,
+    float_dtypes,
+    rows_of,
+    take,
+    to_namespace_of,
+    unique_labels,
+)
+from ._base import DEQEstimator
 from ._calibration import class_probabilities, fit_temperature
+from ._callbacks import begin_fit
+from ._cg import solve_cg
 from ._dot_product import kernel_matrix
 from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
-from ._memory import require_memory
-from ._row_keys import merge_repeated_rows
+from ._kernel_search import (
+    ALPHAS,
+    DEFAULT,
+    DEQ_PARAMETERS,
+    HIGH_DIM,
+    Choice,
+    resolve,
+    search_kernel,
+)
+from ._memory import require_memory, total_memory
+from ._nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from ._row_keys import merge_repeated_rows, row_keys
 from ._scaling import INPUT_SCALINGS, InputScaler, _row_norms
 from ._solvers import solve_cholesky, solve_eigh
-from ._torch import make_generator, resolve_device, resolve_dtype, single_thread, to_tensor
+from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
 from .kernels import high_dim_matrix
 from .theory import deq_coefficients
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
 _TILE = 2**13  # rows whose norms are computed at once
+_SMALL_TILE = 256  # rows whose kernel diagonals are computed at once
+_ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
+_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
+_AUTO = StrOptions({"auto"})
 
 
-class _BaseDEQKernelRidge(BaseEstimator):
+class _BaseDEQKernelRidge(DEQEstimator):
     """What the regressor and the classifier share: kernel, solver, prediction in batches."""
 
     _parameter_constraints: dict = {
-        "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
-        "kernel": [StrOptions(set(KERNELS))],
+        "alpha": [Interval(Real, 0, None, closed="left"), "array-like", _AUTO],
+        "kernel": [StrOptions(set(KERNELS) | {"auto"})],
         "activation": [str, callable],
-        "recurrent_var": [Interval(Real, 0, None, closed="left")],
+        "recurrent_var": [Interval(Real, 0, None, closed="left"), _AUTO],
         "input_var": [Interval(Real, 0, None, closed="neither"), None],
-        "bias_var": [Interval(Real, 0, None, closed="left")],
-        "center": ["boolean"],
-        "input_scaling": [StrOptions(set(INPUT_SCALINGS) - {None}), None],
+        "bias_var": [Interval(Real, 0, None, closed="left"), _AUTO],
+        "center": ["boolean", _AUTO],
+        "input_scaling": [StrOptions(set(INPUT_SCALINGS) - {None} | {"auto"}), None],
+        "hyperparameters": [StrOptions({"loo"}), None],
+        "feature_weights": [_AUTO, None],
         "method": [StrOptions({"exact", "high_dim"})],
-        "solver": [StrOptions({"auto", "eigh", "cholesky"})],
+        "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"})],
         "predict_batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -54,17 +86,22 @@ class _BaseDEQKernelRidge(BaseEstimator):
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="auto",
         *,
-        kernel="ck",
-        activation="relu",
-        recurrent_var=0.2,
+        kernel="auto",
+        activation="auto",
+        recurrent_var="auto",
         input_var=None,
-        bias_var=0.0,
-        center=True,
-        input_scaling="rms",
+        bias_var="auto",
+        center="auto",
+        input_scaling="auto",
+        hyperparameters="loo",
+        feature_weights="auto",
         method="exact",
         solver="auto",
+        n_components=None,
+        tol=1e-6,
+        max_iter=300,
         device="auto",
         dtype="float64",
         predict_batch_size=None,
@@ -78,67 +115,163 @@ class _BaseDEQKernelRidge(BaseEstimator):
         self.bias_var = bias_var
         self.center = center
         self.input_scaling = input_scaling
+        self.hyperparameters = hyperparameters
+        self.feature_weights = feature_weights
         self.method = method
         self.solver = solver
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
         self.device = device
         self.dtype = dtype
         self.predict_batch_size = predict_batch_size
         self.random_state = random_state
 
-    def _fit(self, X, targets, sample_weight, calibrate=False):
-        """Solve for targets (n, n_outputs); return the Solution and its targets and weights."""
+    def _fit(self, X, targets, sample_weight, classify=False):
+        """Solve for targets (n, n_outputs).
+
+        Returns the Solution, and targets and weights of the rows it predicts out of sample.
+        """
         alphas = self._alphas()
-        self.device_ = str(resolve_device(self.device))
-        dtype = resolve_dtype(self.dtype)
-        positive = sample_weight > 0
-        if not positive.all():
-            X, targets, sample_weight = X[positive], targets[positive], sample_weight[positive]
-        first, y, w = merge_repeated_rows(
-            to_tensor(X),
-            to_tensor(targets, dtype=torch.float64),
-            to_tensor(sample_weight, dtype=torch.float64),
-            make_generator(self.random_state),
-        )
-        if first is not None:
-            X = X[first.numpy()]
+        self._like = empty_like(X)
+        self.device_ = str(self._resolve_device())
+        X = rows_of(X)
+        y, w = (to_tensor(a, dtype=torch.float64) for a in (targets, sample_weight))
+        scale = torch.ones_like(y[0]) if classify else _deviations(y, w)
+        y = y / scale
+        n_distinct = len(torch.unique(self._keys(X)[w > 0]))
+        self.solver_ = self._choose_solver(n_distinct, alphas)
+        relative_alpha = self._choose_kernel(X, y, w, alphas, classify)
+        if self.solver_ != "nystroem":  # which leaves X where it is
+            X, y, w = self._distinct_rows(X, y, w)
         self._scaler = InputScaler(
-            self.input_scaling,
-            input_var=1 - self.recurrent_var if self.input_var is None else self.input_var,
-            bias_var=self.bias_var,
-        ).fit(_norms(X), w.numpy())
+            self.input_scaling_, input_var=self.input_var_, bias_var=self.bias_var_
+        ).fit(_norms(X, self._feature_scale), w)
         self.tau0_ = self._scaler.tau0_ if self._scaler.tau0_ > 0 else 1.0
         self._kernel = self._kernel_function()
-        self.solver_ = self._choose_solver(len(X), len(alphas))
-        require_memory(
-            _MATRICES[self.solver_] * len(X) ** 2 * dtype.itemsize,
-            f"solver={self.solver_!r} with {len(X)} rows",
-            "Use fewer rows, dtype='float32', or KernelMatcher with a linear model.",
-            self.device_,
+        if alphas is None:
+            alphas = [relative_alpha] if self.solver_ in _ONE_ALPHA else ALPHAS
+            alphas = [float(alpha * self._mean_diagonal(X, w)) for alpha in alphas]
+        several = len(alphas) > 1 or np.ndim(self.alpha) > 0
+        validate = classify or several
+        solve = self._solve_exactly if self.solver_ in _MATRICES else self._solve_by_landmarks
+        solution, X_fit = solve(X, y, w, alphas, validate)
+        self.X_fit_ = X_fit if isinstance(self._like, np.ndarray) else self._back(X_fit)
+        self.alpha_, self.n_iter_ = solution.alpha, solution.n_iter
+        self.dual_coef_ = self._back(solution.dual_coef * scale.to(solution.dual_coef))
+        self.intercept_ = self._back(solution.intercept * scale.to(solution.intercept))
+        if several:
+            self.validation_errors_ = self._back(solution.errors)
+        rows = slice(None) if solution.rows is None else solution.rows.to(y.device)
+        return solution, y[rows], w[rows]
+
+    def _choose_kernel(self, X, y, w, alphas, classify):
+        """Set the DEQ parameters and feature weights; return the alpha found on the way."""
+        default = HIGH_DIM if self.method == "high_dim" else DEFAULT
+        given = {name: getattr(self, name) for name in DEQ_PARAMETERS}
+        given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
+        if self.input_var is None:
+            del given["input_var"]
+        search = self.hyperparameters == "loo" and not default.keys() <= given.keys()
+        search = search and self.method == "exact"
+        (parameters,) = resolve(given, [default])
+        choice = Choice(parameters)
+        if search or (alphas is None and self.solver_ in _ONE_ALPHA):
+            choice = search_kernel(
+                X, y, w, given if search else parameters,
+                classify=classify, alphas=alphas, random_state=self.random_state,
+                feature_weights=search and self.feature_weights == "auto",
+            )  # fmt: skip
+        for name in DEQ_PARAMETERS:
+            setattr(self, f"{name}_", choice.parameters[name])
+        if search:
+            self.search_results_ = choice.results
+        v = choice.feature_weights
+        self._feature_scale = None if v is None else v.sqrt().cpu()
+        self.feature_weights_ = self._back(w.new_ones(X.shape[1]) if v is None else v)
+        return choice.relative_alpha
+
+    def _mean_diagonal(self, X, w):
+        """Weighted mean of k(x, x) over the rows."""
+        total = 0.0
+        for start in range(0, len(X), _SMALL_TILE):
+            tile = slice(start, start + _SMALL_TILE)
+            total += float(w[tile] @ self._kernel(self._rows(X[tile])).diagonal().to(w))
+        return total / float(w.sum())
+
+    def _back(self, tensor):
+        return to_namespace_of(self._like, tensor)
+
+    def _keys(self, X):
+        return row_keys(X, make_generator(self.random_state))
+
+    def _distinct_rows(self, X, y, w):
+        """Drop rows of weight zero and merge repeated ones."""
+        positive = w > 0
+        if not positive.all():
+            X, y, w = take(X, positive), y[positive], w[positive]
+        first, y, w = merge_repeated_rows(to_tensor(X), y, w, make_generator(self.random_state))
+        return X if first is None else take(X, first), y, w
+
+    def _solve_exactly(self, X, y, w, alphas, validate):
+        """The Solution on the n x n matrix, and the rows that its coefficients are for."""
+        self._require_memory(
+            _MATRICES[self.solver_] * len(X) ** 2,
+            len(X),
+            "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'.",
         )
         K = self._kernel(self._rows(X))
-        y_, w_ = y.to(K), w.to(K)
+        y, w = y.to(K), w.to(K)
         if self.solver_ == "eigh":
-            solution = solve_eigh(K, y_, w_, alphas)
-        else:
-            solution = solve_cholesky(K, y_, w_, alphas[0], leave_one_out=calibrate)
-        self.X_fit_ = X
-        self.alpha_ = solution.alpha
-        self.dual_coef_ = solution.dual_coef.cpu().numpy()
-        self.intercept_ = solution.intercept.cpu().numpy()
-        if np.ndim(self.alpha) > 0:
-            self.validation_errors_ = solution.errors.cpu().numpy()
-        return solution, y, w
+            return solve_eigh(K, y, w, alphas), X
+        return solve_cholesky(K, y, w, alphas[0], leave_one_out=validate), X
+
+    def _solve_by_landmarks(self, X, y, w, alphas, validate):
+        """The Solution by Nystroem or conjugate gradients, and the rows of its coefficients."""
+        landmarks, held_out = landmarks_and_held_out(
+            self._keys(X), w > 0, self.n_components or _N_COMPONENTS[self.solver_], validate
+        )
+        m = len(landmarks)
+        features = m * (len(X) if self.solver_ == "cg" else 3 * tile_rows(m))
+        self._require_memory(
+            8 * m**2 + features, len(X), f"Use n_components < {m} or dtype='float32'."
+        )
+        landmarks = take(X, landmarks)
+        features = Features(self._kernel, self._rows(landmarks))
+        if self.solver_ == "nystroem":
+
+            def rows(part):
+                return self._rows(X[part] if isinstance(part, slice) else take(X, part))
+
+            return solve_nystroem(features, rows, y, w, alphas, held_out), landmarks
+        rows = self._rows(X)
+        y, w = y.to(rows), w.to(rows)
+        held_out = None if held_out is None else held_out.to(rows.device)
+        solution = solve_cg(
+            self._kernel, features, rows, y, w, alphas[0], self.tol, self.max_iter, held_out
+        )
+        return solution, X
+
+    def _require_memory(self, n_numbers, n_rows, remedy):
+        require_memory(
+            n_numbers * resolve_dtype(self.dtype).itemsize,
+            f"solver={self.solver_!r} with {n_rows} rows",
+            remedy,
+            self.device_,
+        )
 
     def _check_weights(self, sample_weight, X):
-        sample_weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
-        if not sample_weight.any():
+        """Weights as a tensor beside X."""
+        weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        weight = to_tensor(weight, dtype=torch.float64)
+        if not weight.any():
             raise ValueError("All sample_weight are zero; at least one must be positive.")
-        return sample_weight
+        return weight
 
     def _alphas(self):
-        """The candidates for alpha, a list of floats."""
+        """The candidates for alpha, a list of floats; None for those relative to the kernel."""
+        if isinstance(self.alpha, str):
+            return None
         alphas = np.asarray(self.alpha, dtype=float)
         if alphas.ndim > 1 or alphas.size == 0 or not (np.isfinite(alphas) & (alphas >= 0)).all():
             raise ValueError(
@@ -150,35 +283,53 @@ class _BaseDEQKernelRidge(BaseEstimator):
         """The kernel of scaled rows: tensors to tensor."""
         bias_var = self._scaler.bias_var_
         if self.method == "high_dim":
-            if not self.center or bias_var or self.kernel == "ntk_full":
+            if not self.center_ or bias_var or self.kernel_ == "ntk_full":
                 raise ValueError(
                     "method='high_dim' is a theory of centred networks without bias and of "
                     "kernel='ck' or 'ntk'; use center=True, bias_var=0 and one of these, or "
                     "method='exact'."
                 )
             numbers = deq_coefficients(
-                self.activation,
-                recurrent_var=self.recurrent_var,
-                input_var=self.input_var,
+                self.activation_,
+                recurrent_var=self.recurrent_var_,
+                input_var=self.input_var_,
                 tau0=self.tau0_,
-                kernel=self.kernel,
+                kernel=self.kernel_,
             )
             return partial(high_dim_matrix, numbers, self.tau0_)
         with single_thread():
             spec = equilibrium(
-                self.activation, self.recurrent_var, self.input_var, bias_var, self.center,
+                self.activation_, self.recurrent_var_, self.input_var_, bias_var, self.center_,
                 self.tau0_,
             )  # fmt: skip
-        return partial(kernel_matrix, DEQPairKernel(spec, self.kernel))
+        return partial(kernel_matrix, DEQPairKernel(spec, self.kernel_))
 
-    def _choose_solver(self, n, n_alphas):
-        if self.solver == "cholesky" and n_alphas > 1:
+    def _choose_solver(self, n, alphas):
+        n_alphas = len(ALPHAS if alphas is None else alphas)
+        if self.solver in _ONE_ALPHA and alphas is not None and n_alphas > 1:
             raise ValueError(
-                "solver='cholesky' takes a single alpha; use solver='eigh' or 'auto' for an array."
+                f"solver={self.solver!r} takes a single alpha; use solver='eigh', 'nystroem' or "
+                "'auto' for an array."
+            )
+        if self.solver == "cg" and alphas is not None and alphas[0] == 0:
+            raise ValueError("solver='cg' needs alpha > 0; use solver='cholesky'.")
+        if self.solver in ("cg", "nystroem") and self.method == "high_dim":
+            raise ValueError(
+                f"solver={self.solver!r} needs method='exact': the four-number kernel has a "
+                "diagonal of its own. Use solver='eigh' or 'cholesky', or KernelMatcher with a "
+                "linear model."
             )
         if self.solver != "auto":
             return self.solver
-        return "eigh" if n_alphas > 1 else "cholesky"
+        exact = ["eigh", "cholesky"] if alphas is None else ["eigh" if n_alphas > 1 else "cholesky"]
+        if self.method == "high_dim":
+            return exact[0]
+        for solver in exact:
+            needed = _MATRICES[solver] * n**2 * resolve_dtype(self.dtype).itemsize
+            quick = n <= _MOST_ROWS[solver] or not self.device_.startswith("cpu")
+            if quick and needed <= total_memory(self.device_) / 2:
+                return solver
+        return "nystroem"
 
     def _rows(self, X):
         """Scale rows and bring them to the device and precision of the computation."""
@@ -186,116 +337,46 @@ class _BaseDEQKernelRidge(BaseEstimator):
         if device.type == "cuda" and not torch.cuda.is_available():
             device = "cpu"  # fitted on another machine
         rows = to_tensor(X, dtype=resolve_dtype(self.dtype), device=device)
+        if self._feature_scale is not None:
+            rows = rows * self._feature_scale.to(rows)
         return self._scaler.transform(rows)
 
-    def _decision(self, X):
-        """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, (n,) or (n, n_outputs)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+    def _decision(self, X, method):
+        """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
+
+        A tensor (n,) or (n, n_outputs).
+        """
+        X, origin = self._rows_like_fit(X, method)
         fitted = self._rows(self.X_fit_)
-        dual_coef = torch.as_tensor(self.dual_coef_, device=fitted.device)
-        size = self.predict_batch_size or max(1, _BATCH // len(fitted))
-        out = np.empty((len(X), *self.dual_coef_.shape[1:]), dtype=self.dual_coef_.dtype)
+        dual_coef, intercept = (
+            to_tensor(a, device=fitted.device) for a in (self.dual_coef_, self.intercept_)
+        )
+        size = self.predict_batch_size or max(1, _BATCH // max(fitted.shape))
+        out = dual_coef.new_empty(len(X), *dual_coef.shape[1:])
         for start in range(0, len(X), size):
-            block = self._kernel(self._rows(X[start : start + size]), fitted) @ dual_coef
-            out[start : start + size] = block.cpu().numpy()
-        return out + self.intercept_
+            rows = self._rows(X[start : start + size])
+            out[start : start + size] = self._kernel(rows, fitted) @ dual_coef
+        return out.add_(intercept), origin
 
 
-def _norms(X):
-    """Norms of the rows in float64 as a column, whose scale is that of X; in tiles."""
-    tiles = (X[i : i + _TILE].astype(np.float64) for i in range(0, len(X), _TILE))
-    return np.concatenate([_row_norms(tile) for tile in tiles])[:, None]
+def _norms(X, scale):
+    """Norms in float64 of the rows, times `scale` if given, as a column; in tiles."""
+    tiles = (to_tensor(X[i : i + _TILE], dtype=torch.float64) for i in range(0, len(X), _TILE))
+    if scale is not None:
+        tiles = (tile * scale.to(tile) for tile in tiles)
+    return torch.cat([_row_norms(tile) for tile in tiles])[:, None]
+
+
+def _deviations(y, w):
+    """Standard deviation of each target; 1 where it does not vary."""
+    share = w / w.sum()
+    deviations = (share @ (y - share @ y).square()).sqrt()
+    varies = y[w > 0].amin(0) < y[w > 0].amax(0)
+    return torch.where(varies, deviations, 1.0)
 
 
 class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
     r"""Ridge regression with the kernel of an infinitely wide deep equilibrium model.
-
-    Parameters
-    ----------
-    alpha : float or array-like of float, default=1.0
-        Penalty >= 0. Of an array the candidate with the least closed-form leave-one-out error is
-        taken, at the cost of one eigendecomposition for all.
-    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
-        Conjugate kernel (of training the DEQ's readout), NTK of training recurrent weights and
-        readout, or NTK of training the input weights too.
-    activation : str or callable, default="relu"
-        The DEQ's activation: a registry name or an elementwise torch callable.
-    recurrent_var : float, default=0.2
-        sigma_a^2, variance of the recurrent weights.
-    input_var : float, default=None
-        sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
-        Variance of the input bias.
-    center : bool, default=True
-        Whether the activation is centred, as in the paper.
-    input_scaling : {"rms", "sphere", None}, default="rms"
-        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
-        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    method : {"exact", "high_dim"}, default="exact"
-        The exact kernel, or its high-dimensional approximation by four numbers.
-    solver : {"auto", "eigh", "cholesky"}, default="auto"
-        "auto" is "cholesky" for one alpha and "eigh" for several.
-    device : str, default="auto"
-        "auto" is CUDA where there is one, else the CPU.
-    dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation.
-    predict_batch_size : int, default=None
-        Rows that are predicted at once; None bounds their kernel to 128 MiB in float64.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the hashes by which repeated rows are found; results do not depend on it.
-
-    Attributes
-    ----------
-    dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
-        Coefficients of the kernel functions at `X_fit_`.
-    intercept_ : float or ndarray of shape (n_outputs,)
-        Constant, which is not penalised.
-    X_fit_ : ndarray of shape (n_fit, n_features)
-        Training rows of positive weight, repeated ones merged.
-    alpha_ : float
-        The penalty used.
-    validation_errors_ : ndarray of shape (n_alphas,)
-        Leave-one-out mean squared error of every candidate, if alpha is an array.
-    solver_ : str
-        The solver used.
-    tau0_ : float
-        Root-mean-square norm of the scaled training rows.
-    device_ : str
-        Where the model was fitted.
-    n_features_in_ : int
-        Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has names that are all strings.
-
-    See Also
-    --------
-    KernelMatcher : Features of a finite network with this kernel, for many rows.
-    sk_deq.kernels.deq_kernel : The kernel as a function.
-
-    Notes
-    -----
-    Input is dense. Memory grows with the square of the number of rows; it is estimated first.
-    Leave-one-out leaves out all copies of a repeated row.
-
-    References
-    ----------
-    Feng and Kolter, arXiv 2310.14062; Ling et al., ICML 2024, arXiv 2402.02697.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.datasets import load_diabetes
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import StandardScaler
-    >>> from sk_deq import DEQKernelRidge
-    >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = make_pipeline(StandardScaler(), DEQKernelRidge(alpha=np.logspace(-2, 2, 9)))
-    >>> model.fit(X[:300], y[:300]).score(X[300:], y[300:]) > 0.45
-    True
-    """
-
-    """Ridge regression with the kernel of an infinitely wide deep equilibrium model.
 
     Minimises sum_i w_i (y_i - f(x_i))^2 + alpha c^T K c over f(x) = sum_j c_j k(x, x_j) + b: what a
     very wide DEQ with a ridge-trained readout (``kernel="ck"``), or one that is trained a little
@@ -303,32 +384,53 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
 
     Parameters
     ----------
-    alpha : float or array-like of shape (n_alphas,), default=1.0
-        Ridge penalty >= 0. From an array the candidate with the least leave-one-out squared error
-        is taken; all of them together cost one eigendecomposition.
-    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
+    alpha : float, array-like of shape (n_alphas,) or "auto", default="auto"
+        Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
+        is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
+        ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
+        the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
         Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
         or NTK of all weights.
-    activation : str or callable, default="relu"
+    activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
-    recurrent_var : float, default=0.2
+    recurrent_var : float or "auto", default="auto"
         sigma_a^2, variance of the DEQ's recurrent weights.
     input_var : float, default=None
-        sigma_b^2, variance of its input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var,
+        or 1 where recurrent_var is "auto".
+    bias_var : float or "auto", default="auto"
         Variance of its input bias.
-    center : bool, default=True
+    center : bool or "auto", default="auto"
         Whether its activation is centred, as in the paper.
-    input_scaling : {"rms", "sphere", None}, default="rms"
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    hyperparameters : {"loo", None}, default="loo"
+        How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
+        among a few kernels, see Notes; those that are given stay. None: not searched, but
+        recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True and so on.
+    feature_weights : {"auto", None}, default="auto"
+        Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
+        the leave-one-out errors by more than 10 %.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or its high-dimensional approximation by four numbers.
-    solver : {"auto", "eigh", "cholesky"}, default="auto"
+    solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
         "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
-        one alpha. "auto" chooses and says so in `solver_`.
+        one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
+        the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
+        in one pass over the rows and memory that does not grow with them. "auto": an exact solver
+        if it takes no more than half of the memory and, on a CPU, there are at most 16,000 distinct
+        rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``, "eigh", then
+        "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
     n_components : int, default=None
-        Not used by these solvers.
+        Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
+        "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    tol : float, default=1e-6
+        "cg" stops when the residual is this small, relative to the targets.
+    max_iter : int, default=300
+        "cg" stops with a ConvergenceWarning after so many iterations.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
@@ -336,30 +438,45 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
     predict_batch_size : int, default=None
         Rows that are predicted at once; None keeps a block of the kernel below 128 MiB.
     random_state : int, RandomState instance or None, default=None
-        Source of pseudo-random numbers.
+        Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
+        and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
 
     Attributes
     ----------
     X_fit_ : ndarray of shape (n_fit, n_features)
-        The training rows, without rows of weight zero and without repetitions.
+        The training rows, without rows of weight zero and without repetitions; of them the
+        landmarks for "nystroem".
     dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
-        Coefficients c of the prediction K(X, X_fit_) c + intercept_.
+        Coefficients c of the prediction ``K(X, X_fit_) @ c + intercept_``.
     intercept_ : float or ndarray of shape (n_outputs,)
         The constant, which is not penalised.
     alpha_ : float
         The penalty used.
     validation_errors_ : ndarray of shape (n_alphas,)
-        Leave-one-out mean squared error of each candidate, summed over the outputs; only if
-        `alpha` is an array.
+        Mean squared error of each candidate out of sample, summed over the outputs and in units of
+        their variance; only if there are several.
+    kernel_, activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights v of the features; all 1 where they were not weighted.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        Parameters, alpha, leave-one-out errors and rank of the kernels compared; only after a
+        search.
     solver_ : str
         The solver used.
+    n_iter_ : int
+        Iterations of "cg"; 1 for the other solvers.
     tau0_ : float
         Root-mean-square norm of the scaled training rows.
     device_ : str
         Where the computation ran.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -375,10 +492,20 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
     leave-one-out leaves out all copies of a row, and an integer weight is the same as repeating the
     row. Leave-one-out is exact for the model including its constant, given the scale of the inputs.
 
+    "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
+    of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
+    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha; then
+    all rows are fitted.
+
+    The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
+    and rough, of rows of any norms and on the sphere. The best gets feature weights by gradient
+    descent on its leave-one-out errors.
+
     References
     ----------
     Ling et al., ICML 2024, arXiv 2402.02697; Feng and Kolter, arXiv 2310.14062 (the kernels).
     Rifkin and Lippert, "Notes on regularized least squares", 2007 (leave-one-out in closed form).
+    Rudi, Carratino and Rosasco, NeurIPS 2017, arXiv 1705.10958 ("nystroem", "cg").
 
     Examples
     --------
@@ -387,12 +514,11 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
     >>> from sk_deq import DEQKernelRidge
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = DEQKernelRidge(alpha=np.logspace(-3, 3, 7), bias_var=0.1).fit(X[:300], y[:300])
-    >>> model.alpha_
-    XXX
     >>> model.score(X[300:], y[300:]) > 0.45
     True
     """
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit.
 
@@ -416,14 +542,14 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
         MemoryError
             If the solver's matrices would not fit into memory.
         """
-        self._validate_params()
-        X, y = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
-        )
-        sample_weight = self._check_weights(sample_weight, X)
-        self._fit(X, y if y.ndim == 2 else y[:, None], sample_weight)
+        X, y = validate_data(self, X, y, dtype=float_dtypes(X), multi_output=True, y_numeric=True)
+        task = begin_fit(self, X, y, sample_weight)
+        weight = self._check_weights(sample_weight, X)
+        targets = to_tensor(y, dtype=torch.float64, device=weight.device).reshape(y.shape[0], -1)
+        self._fit(X, targets, weight)
         if y.ndim == 1:
             self.dual_coef_, self.intercept_ = self.dual_coef_[:, 0], self.intercept_[0]
+        task.end()
         return self
 
     def predict(self, X):
@@ -438,139 +564,68 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
-        return self._decision(X)
+        decision, origin = self._decision(X, "predict")
+        return to_namespace_of(origin, decision)
 
 
 class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
     r"""Classification by ridge regression with the kernel of an infinitely wide DEQ.
-
-    Least squares on targets +1 and -1, one against the rest, as in RidgeClassifier.
-
-    Parameters
-    ----------
-    alpha : float or array-like of float, default=1.0
-        Penalty >= 0. Of an array the candidate with the least closed-form leave-one-out error is
-        taken, at the cost of one eigendecomposition for all.
-    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
-        Conjugate kernel (of training the DEQ's readout), NTK of training recurrent weights and
-        readout, or NTK of training the input weights too.
-    activation : str or callable, default="relu"
-        The DEQ's activation: a registry name or an elementwise torch callable.
-    recurrent_var : float, default=0.2
-        sigma_a^2, variance of the recurrent weights.
-    input_var : float, default=None
-        sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
-        Variance of the input bias.
-    center : bool, default=True
-        Whether the activation is centred, as in the paper.
-    input_scaling : {"rms", "sphere", None}, default="rms"
-        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
-        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    class_weight : dict or "balanced", default=None
-        Weights of the classes; "balanced" makes their total weights equal.
-    method : {"exact", "high_dim"}, default="exact"
-        The exact kernel, or its high-dimensional approximation by four numbers.
-    solver : {"auto", "eigh", "cholesky"}, default="auto"
-        "auto" is "cholesky" for one alpha and "eigh" for several.
-    device : str, default="auto"
-        "auto" is CUDA where there is one, else the CPU.
-    dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation.
-    predict_batch_size : int, default=None
-        Rows that are predicted at once; None bounds their kernel to 128 MiB in float64.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the hashes by which repeated rows are found; results do not depend on it.
-
-    Attributes
-    ----------
-    dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
-        Coefficients of the kernel functions at `X_fit_`.
-    intercept_ : float or ndarray of shape (n_outputs,)
-        Constant, which is not penalised.
-    X_fit_ : ndarray of shape (n_fit, n_features)
-        Training rows of positive weight, repeated ones merged.
-    alpha_ : float
-        The penalty used.
-    validation_errors_ : ndarray of shape (n_alphas,)
-        Leave-one-out mean squared error of every candidate, if alpha is an array.
-    solver_ : str
-        The solver used.
-    tau0_ : float
-        Root-mean-square norm of the scaled training rows.
-    device_ : str
-        Where the model was fitted.
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
-    temperature_ : float
-        Factor of the decision values in the softmax of `predict_proba`, fitted to leave-one-out
-        predictions; present for two or more classes.
-    n_features_in_ : int
-        Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has names that are all strings.
-
-    See Also
-    --------
-    KernelMatcher : Features of a finite network with this kernel, for many rows.
-    sk_deq.kernels.deq_kernel : The kernel as a function.
-
-    Notes
-    -----
-    Input is dense. Memory grows with the square of the number of rows; it is estimated first.
-    Leave-one-out leaves out all copies of a repeated row.
-
-    References
-    ----------
-    Feng and Kolter, arXiv 2310.14062; Ling et al., ICML 2024, arXiv 2402.02697.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.datasets import load_iris
-    >>> from sk_deq import DEQKernelRidgeClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = DEQKernelRidgeClassifier(alpha=np.logspace(-4, 1, 11)).fit(X[::2], y[::2])
-    >>> model.score(X[1::2], y[1::2]) > 0.9
-    True
-    """
-
-    """Classification by ridge regression with the kernel of an infinitely wide DEQ.
 
     Labels become targets +1 and -1, one column per class for more than two classes, and
     :class:`DEQKernelRidge` is fitted to them, as `RidgeClassifier` does with a linear model.
 
     Parameters
     ----------
-    alpha : float or array-like of shape (n_alphas,), default=1.0
-        Ridge penalty >= 0. From an array the candidate with the least leave-one-out squared error
-        is taken; all of them together cost one eigendecomposition.
-    kernel : {"ck", "ntk", "ntk_full"}, default="ck"
+    alpha : float, array-like of shape (n_alphas,) or "auto", default="auto"
+        Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
+        is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
+        ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
+        the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
         Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
         or NTK of all weights.
-    activation : str or callable, default="relu"
+    activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
-    recurrent_var : float, default=0.2
+    recurrent_var : float or "auto", default="auto"
         sigma_a^2, variance of the DEQ's recurrent weights.
     input_var : float, default=None
-        sigma_b^2, variance of its input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var,
+        or 1 where recurrent_var is "auto".
+    bias_var : float or "auto", default="auto"
         Variance of its input bias.
-    center : bool, default=True
+    center : bool or "auto", default="auto"
         Whether its activation is centred, as in the paper.
-    input_scaling : {"rms", "sphere", None}, default="rms"
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    hyperparameters : {"loo", None}, default="loo"
+        How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
+        among a few kernels, see Notes; those that are given stay. None: not searched, but
+        recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True and so on.
+    feature_weights : {"auto", None}, default="auto"
+        Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
+        the leave-one-out errors by more than 10 %.
     class_weight : dict or "balanced", default=None
         Weights of the classes, which multiply `sample_weight`. "balanced" gives all classes the
         same total weight.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or its high-dimensional approximation by four numbers.
-    solver : {"auto", "eigh", "cholesky"}, default="auto"
+    solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
         "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
-        one alpha. "auto" chooses and says so in `solver_`.
+        one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
+        the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
+        in one pass over the rows and memory that does not grow with them. "auto": an exact solver
+        if it takes no more than half of the memory and, on a CPU, there are at most 16,000 distinct
+        rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``, "eigh", then
+        "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
     n_components : int, default=None
-        Not used by these solvers.
+        Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
+        "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    tol : float, default=1e-6
+        "cg" stops when the residual is this small, relative to the targets.
+    max_iter : int, default=300
+        "cg" stops with a ConvergenceWarning after so many iterations.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
@@ -578,35 +633,50 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
     predict_batch_size : int, default=None
         Rows that are predicted at once; None keeps a block of the kernel below 128 MiB.
     random_state : int, RandomState instance or None, default=None
-        Source of pseudo-random numbers.
+        Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
+        and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels.
     X_fit_ : ndarray of shape (n_fit, n_features)
-        The training rows, without rows of weight zero and without repetitions.
+        The training rows, without rows of weight zero and without repetitions; of them the
+        landmarks for "nystroem".
     dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
-        Coefficients c of the prediction K(X, X_fit_) c + intercept_.
+        Coefficients c of the prediction ``K(X, X_fit_) @ c + intercept_``.
     intercept_ : float or ndarray of shape (n_outputs,)
         The constant, which is not penalised.
     alpha_ : float
         The penalty used.
     validation_errors_ : ndarray of shape (n_alphas,)
-        Leave-one-out mean squared error of each candidate, summed over the outputs; only if
-        `alpha` is an array.
+        Mean squared error of each candidate out of sample, summed over the outputs; only if there
+        are several.
+    kernel_, activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights v of the features; all 1 where they were not weighted.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        Parameters, alpha, leave-one-out errors and rank of the kernels compared; only after a
+        search.
     temperature_ : float
         Factor a of ``predict_proba`` = softmax(a * decision); for two classes, where decision is
         one number d, of softmax(-a d / 2, a d / 2). Set if there are two classes or more.
     solver_ : str
         The solver used.
+    n_iter_ : int
+        Iterations of "cg"; 1 for the other solvers.
     tau0_ : float
         Root-mean-square norm of the scaled training rows.
     device_ : str
         Where the computation ran.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -622,13 +692,24 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
     leave-one-out leaves out all copies of a row, and an integer weight is the same as repeating the
     row. Leave-one-out is exact for the model including its constant, given the scale of the inputs.
 
+    "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
+    of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
+    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha and to
+    calibrate probabilities (also by "cg"); then all rows are fitted.
+
     Probabilities are calibrated: the one number of the softmax minimises the cross-entropy of the
-    leave-one-out decision values, with Platt's smoothing of the targets.
+    decision values out of sample, with Platt's smoothing of the targets.
+
+    The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
+    and rough, of rows of any norms and on the sphere. The best gets feature weights by gradient
+    descent on its leave-one-out errors. Errors are the squared error and the
+    log-loss, with equal weight.
 
     References
     ----------
     Ling et al., ICML 2024, arXiv 2402.02697; Feng and Kolter, arXiv 2310.14062 (the kernels).
     Rifkin and Lippert, "Notes on regularized least squares", 2007 (leave-one-out in closed form).
+    Rudi, Carratino and Rosasco, NeurIPS 2017, arXiv 1705.10958 ("nystroem", "cg").
     Platt, "Probabilistic outputs for support vector machines", 1999 (calibration).
 
     Examples
@@ -650,18 +731,23 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="auto",
         *,
-        kernel="ck",
-        activation="relu",
-        recurrent_var=0.2,
+        kernel="auto",
+        activation="auto",
+        recurrent_var="auto",
         input_var=None,
-        bias_var=0.0,
-        center=True,
-        input_scaling="rms",
+        bias_var="auto",
+        center="auto",
+        input_scaling="auto",
+        hyperparameters="loo",
+        feature_weights="auto",
         class_weight=None,
         method="exact",
         solver="auto",
+        n_components=None,
+        tol=1e-6,
+        max_iter=300,
         device="auto",
         dtype="float64",
         predict_batch_size=None,
@@ -676,8 +762,13 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
             bias_var=bias_var,
             center=center,
             input_scaling=input_scaling,
+            hyperparameters=hyperparameters,
+            feature_weights=feature_weights,
             method=method,
             solver=solver,
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
             device=device,
             dtype=dtype,
             predict_batch_size=predict_batch_size,
@@ -685,6 +776,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         )
         self.class_weight = class_weight
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit.
 
@@ -708,36 +800,35 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         MemoryError
             If the solver's matrices would not fit into memory.
         """
-        self._validate_params()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validate_data(self, X, y, dtype=float_dtypes(X))
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
-        sample_weight = self._check_weights(sample_weight, X)
-        self.classes_, labels = np.unique(y[sample_weight > 0], return_inverse=True)
-        indicators = np.zeros((len(y), len(self.classes_)))
-        indicators[sample_weight > 0, labels] = 1
-        sample_weight = sample_weight * (indicators @ self._class_weights(y, sample_weight))
-        binary = len(self.classes_) <= 2
+        task = begin_fit(self, X, y, sample_weight)
+        weight = self._check_weights(sample_weight, X)
+        positive = weight > 0
+        y = take(y, positive)
+        self.classes_ = unique_labels(y)
+        labels = encode_labels(y, self.classes_).to(weight.device)
+        n_classes = self.classes_.shape[0]
+        indicators = weight.new_zeros(len(weight), n_classes)
+        indicators[positive] = torch.nn.functional.one_hot(labels, n_classes).to(weight)
+        factors = class_weights(self.class_weight, self.classes_, labels, weight[positive])
+        weight = weight * (indicators @ factors)
+        binary = self.classes_.shape[0] <= 2
         targets = 2 * (indicators[:, -1:] if binary else indicators) - 1
-        solution, y, w = self._fit(X, targets, sample_weight, calibrate=True)
+        solution, y, w = self._fit(X, targets, weight, classify=True)
         if binary:
             self.dual_coef_, self.intercept_ = self.dual_coef_[:, 0], self.intercept_[0]
-        if len(self.classes_) > 1:
-            decision = solution.predictions.cpu().double().numpy()
-            shares = (y.numpy() + 1) / 2
+        if self.classes_.shape[0] > 1:
+            decision = solution.predictions.to(y)
+            shares = (y + 1) / 2
             self.temperature_ = fit_temperature(
                 decision[:, 0] if binary else decision,
-                np.hstack([1 - shares, shares]) if binary else shares,
-                w.numpy(),
+                torch.hstack([1 - shares, shares]) if binary else shares,
+                w,
             )
+        task.end()
         return self
-
-    def _class_weights(self, y, sample_weight):
-        """The weight of each class; (n_classes,)."""
-        if self.class_weight != "balanced":
-            return compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
-        totals = np.array([sample_weight[y == label].sum() for label in self.classes_])
-        return totals.sum() / (len(totals) * totals)
 
     def decision_function(self, X):
         """Predict the targets +1 and -1 of each class against the rest.
@@ -752,7 +843,8 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column for two classes: positive for ``classes_[1]``.
         """
-        return self._decision(X)
+        decision, origin = self._decision(X, "decision_function")
+        return to_namespace_of(origin, decision)
 
     def predict(self, X):
         """Predict labels.
@@ -766,15 +858,15 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         -------
         y : ndarray of shape (n_samples,)
         """
-        decision = self._decision(X)
-        if len(self.classes_) == 1:
-            return np.repeat(self.classes_, len(decision))
-        return self.classes_[
-            decision.argmax(1) if decision.ndim == 2 else (decision > 0).astype(int)
-        ]
+        decision, origin = self._decision(X, "predict")
+        if self.classes_.shape[0] == 1:
+            index = torch.zeros(len(decision), dtype=torch.int64, device=decision.device)
+        else:
+            index = decision.argmax(1) if decision.ndim == 2 else (decision > 0).long()
+        return decode_labels(index, self.classes_, origin)
 
     def predict_proba(self, X):
-        """Predict probabilities of the classes, calibrated on leave-one-out decision values.
+        """Predict probabilities of the classes, calibrated on decision values out of sample.
 
         Parameters
         ----------
@@ -785,7 +877,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         -------
         p : ndarray of shape (n_samples, n_classes)
         """
-        decision = self._decision(X)
-        if len(self.classes_) == 1:
-            return np.ones((len(decision), 1))
-        return class_probabilities(decision, self.temperature_)
+        decision, origin = self._decision(X, "predict_proba")
+        if self.classes_.shape[0] == 1:
+            return to_namespace_of(origin, decision.new_ones(len(decision), 1))
+        return to_namespace_of(origin, class_probabilities(decision, self.temperature_))

@@ -70,6 +70,12 @@ def merge_repeated_rows(X, y, w, generator):
     return first[order], sums / total[:, None], total
 
 
+def smallest_keys(keys, n):
+    """The n smallest distinct keys, ascending, and the first index of each."""
+    distinct, inverse = torch.unique(keys, return_inverse=True)
+    return distinct[:n], _first_index(inverse, len(distinct))[:n]
+
+
 def _first_index(inverse, n_groups):
     index = torch.arange(len(inverse), device=inverse.device)
     return index.new_full((n_groups,), len(inverse)).scatter_reduce_(0, inverse, index, "amin")

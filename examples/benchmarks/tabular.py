@@ -1,0 +1,356 @@
+"""Our estimators and their peers on every table of a folder.
+
+    python examples/benchmarks/tabular.py --data-dir DIR --models deq rf svc --folds 4 --jobs 2
+
+DIR holds one NAME.csv.gz or NAME.csv per set, with the target in the last column. A row per set and
+model is added to --output as soon as it is measured, and what is there already is not repeated.
+With --folds 0 there is one split, of at most 4,000 training and 4,000 test rows. Scores are
+accuracy or R2, seconds the time of fit and predict per fold.
+
+--peers FILE adds the columns of a table of scores measured elsewhere; --summary only summarises.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.stats import rankdata, studentized_range
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, train_test_split
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.svm import SVC, SVR
+from threadpoolctl import threadpool_limits
+
+import sk_deq
+from sk_deq.pipelines import make_tabular_pipeline
+
+REGRESSION = ("abalone", "california_housing", "concrete", "protein", "wine_quality")
+FIELDS = ("set", "task", "n", "p", "folds", "model", "score", "seconds")
+WIDTHS = [2.0**k for k in (-5, -3, -1, 1)]  # gamma of the RBF kernel, times the number of columns
+
+
+def ntk(X, Y, depth):
+    """NTK of a fully connected ReLU network with `depth` hidden layers, rows of unit norm."""
+    X, Y = (Z / np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-12) for Z in (X, Y))
+    r = np.clip(X @ Y.T, -1, 1)
+    total = r.copy()
+    for _ in range(depth):
+        angle = np.arccos(r)
+        slope = 1 - angle / np.pi
+        r = np.clip((np.sqrt(1 - r**2) + (np.pi - angle) * r) / np.pi, -1, 1)
+        total = total * slope + r
+    return total
+
+
+class NTKFeatures(TransformerMixin, BaseEstimator):
+    """The NTK with every training row, for estimators of precomputed kernels."""
+
+    def __init__(self, depth=3):
+        self.depth = depth
+
+    def fit(self, X, y=None):
+        self.X_fit_ = X
+        return self
+
+    def transform(self, X):
+        return ntk(X, self.X_fit_, self.depth) / (self.depth + 1)
+
+
+class _RBF:
+    """Grids that need to know the number of columns: gamma is a multiple of 1 / n_features."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __call__(self, p):
+        gamma = [width / p for width in WIDTHS]
+        penalties = [1, 10, 100, 1000]
+        if self.kind == "svc":
+            return GridSearchCV(SVC(), {"C": penalties, "gamma": gamma}, cv=3)
+        if self.kind == "svr":
+            model = GridSearchCV(SVR(), {"C": penalties, "gamma": gamma}, cv=3)
+        else:
+            grid = {"alpha": [1e-3, 1e-2, 0.1, 1.0], "gamma": gamma}
+            model = GridSearchCV(KernelRidge(kernel="rbf"), grid, cv=3)
+        return _standardised(model)
+
+
+def _standardised(regressor):
+    return TransformedTargetRegressor(regressor, transformer=StandardScaler())
+
+
+def _ntk_model(p, regression):
+    depths = [1, 2, 3, 5]
+    if regression:
+        pipeline = make_pipeline(NTKFeatures(), KernelRidge(kernel="precomputed"))
+        grid = {"ntkfeatures__depth": depths, "kernelridge__alpha": [1e-3, 1e-2, 0.1, 1.0]}
+        return _standardised(GridSearchCV(pipeline, grid, cv=3))
+    pipeline = make_pipeline(NTKFeatures(), SVC(kernel="precomputed"))
+    grid = {"ntkfeatures__depth": depths, "svc__C": [1, 10, 100, 1000]}
+    return GridSearchCV(pipeline, grid, cv=3)
+
+
+def _xrfm(p, regression):
+    from xrfm import xRFM
+
+    return _standardised(xRFM()) if regression else xRFM()
+
+
+def _realmlp(p, regression):
+    from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
+
+    cls = RealMLP_TD_Regressor if regression else RealMLP_TD_Classifier
+    return cls(device="cpu", random_state=0)
+
+
+def _plain(classifier, regressor):
+    return {False: lambda p: classifier, True: lambda p: regressor}
+
+
+def _pair(function):
+    return {False: lambda p: function(p, False), True: lambda p: function(p, True)}
+
+
+# name: task is regression -> number of encoded columns -> estimator
+MODELS = {
+    "deq": _plain(
+        sk_deq.DEQKernelRidgeClassifier(random_state=0), sk_deq.DEQKernelRidge(random_state=0)
+    ),
+    "deq_equal": _plain(
+        sk_deq.DEQKernelRidgeClassifier(feature_weights=None, random_state=0),
+        sk_deq.DEQKernelRidge(feature_weights=None, random_state=0),
+    ),
+    "deq_plain": _plain(
+        sk_deq.DEQKernelRidgeClassifier(hyperparameters=None, random_state=0),
+        sk_deq.DEQKernelRidge(hyperparameters=None, random_state=0),
+    ),
+    "deq_net": _plain(
+        sk_deq.DEQClassifier(random_state=0), _standardised(sk_deq.DEQRegressor(random_state=0))
+    ),
+    "explicit_net": _plain(
+        sk_deq.EquivalentExplicitClassifier(random_state=0),
+        _standardised(sk_deq.EquivalentExplicitRegressor(random_state=0)),
+    ),
+    "lr": _plain(LogisticRegression(max_iter=2000), Ridge()),
+    "rf": _plain(
+        RandomForestClassifier(500, random_state=0), RandomForestRegressor(500, random_state=0)
+    ),
+    "hgb": _plain(
+        HistGradientBoostingClassifier(random_state=0),
+        HistGradientBoostingRegressor(random_state=0),
+    ),
+    "svc": {False: _RBF("svc"), True: _RBF("svr")},
+    "krr": {True: _RBF("krr")},
+    "mlp": _plain(
+        MLPClassifier((256,), max_iter=500, random_state=0),
+        _standardised(MLPRegressor((256,), max_iter=500, random_state=0)),
+    ),
+    "ntk": _pair(_ntk_model),
+    "xrfm": _pair(_xrfm),
+    "realmlp": _pair(_realmlp),
+}
+
+
+def tables(folder, min_rows, max_rows, chosen):
+    """Names, features and targets of the sets of a folder, smallest first."""
+    found = []
+    for path in sorted(Path(folder).glob("*.csv*")):
+        name = path.name.split(".")[0]
+        if name in ("peers", "index") or (chosen and name not in chosen):
+            continue
+        frame = pd.read_csv(path)
+        if min_rows <= len(frame) <= max_rows:
+            target = frame.iloc[:, -1]
+            y = (
+                target.to_numpy(float)
+                if name in REGRESSION
+                else LabelEncoder().fit_transform(target)
+            )
+            found.append((name, frame.iloc[:, :-1], y))
+    return sorted(found, key=lambda table: len(table[2]))
+
+
+def splits(X, y, folds, regression):
+    if folds:
+        kind = KFold if regression else StratifiedKFold
+        return list(kind(folds, shuffle=True, random_state=0).split(X, y))
+    n = len(y)
+    size = min(4000, int(0.75 * n))
+    return [
+        train_test_split(
+            np.arange(n), train_size=size, test_size=min(4000, n - size), random_state=0,
+            stratify=None if regression else y,
+        )
+    ]  # fmt: skip
+
+
+def measure(name, X, y, model, folds):
+    """Mean score and mean seconds over the folds, as a row of the output."""
+    regression = name in REGRESSION
+    scores, seconds = [], []
+    with threadpool_limits(1):
+        for train, test in splits(X, y, folds, regression):
+            vectorizer = make_tabular_pipeline(None)[0].fit(X.iloc[train])
+            estimator = MODELS[model][regression](vectorizer.transform(X.iloc[train]).shape[1])
+            start = time.perf_counter()
+            pipeline = make_tabular_pipeline(estimator).fit(X.iloc[train], y[train])
+            scores.append(pipeline.score(X.iloc[test], y[test]))
+            seconds.append(time.perf_counter() - start)
+    task = "regression" if regression else "classification"
+    return dict(
+        zip(
+            FIELDS,
+            [name, task, len(y), X.shape[1], folds, model, np.mean(scores), np.mean(seconds)],
+            strict=True,
+        )
+    )
+
+
+def run(options):
+    """Measure what is missing in the output."""
+    done = set()
+    if options.output.exists():
+        done = set(pd.read_csv(options.output)[["set", "model", "folds"]].itertuples(index=False))
+    else:
+        options.output.write_text(",".join(FIELDS) + "\n")
+    jobs = [
+        delayed(measure)(name, X, y, model, options.folds)
+        for name, X, y in tables(options.data_dir, options.min_rows, options.max_rows, options.sets)
+        for model in options.models
+        if (name, model, options.folds) not in done and (name in REGRESSION) in MODELS[model]
+    ]
+    start = time.monotonic()
+    with options.output.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        for row in Parallel(options.jobs, return_as="generator_unordered")(jobs):
+            writer.writerow(row)
+            file.flush()
+            print("{set:36}{model:12}{score:8.4f}{seconds:9.2f} s".format(**row), flush=True)
+            if time.monotonic() - start > options.limit:
+                print("Stopped by --limit; the same command goes on.")
+                return
+
+
+def wide(options, task):
+    """Scores (sets x models) of one task, with the peers', and seconds of what was run here."""
+    rows = pd.read_csv(options.output)
+    rows = rows[(rows.task == task) & (rows.folds == options.folds)]
+    scores = rows.pivot(index="set", columns="model", values="score")
+    seconds = rows.pivot(index="set", columns="model", values="seconds")
+    if options.peers:
+        peers = pd.read_csv(options.peers).set_index("ds")
+        if "task" in peers:
+            peers = peers[peers.task == {"classification": "clf", "regression": "reg"}[task]]
+        peers = peers.drop(columns=["task", "k", "n", "p"], errors="ignore").dropna(axis=1)
+        scores = scores.join(peers.add_suffix("*"), how="inner")
+    if options.only:
+        scores = scores[[m for m in options.only if m in scores]]
+    return scores.dropna(), seconds
+
+
+def summarise(scores, seconds):
+    """A table with a row per model: how good it is, by several measures."""
+    rounded = scores.round(4)
+    ranks = pd.DataFrame(rankdata(-rounded, axis=1), scores.index, scores.columns)
+    share = scores.div(scores.max(axis=1), axis=0)  # of the best score on each set
+    table = pd.DataFrame(
+        {
+            "mean": scores.mean(),
+            "mean rank": ranks.mean(),
+            "PMA": 100 * share.mean(),
+            "P90": 100 * (share >= 0.9).mean(),
+            "P95": 100 * (share >= 0.95).mean(),
+            "median s": seconds.reindex(scores.index).median(),
+        }
+    )
+    return table.loc[scores.columns].sort_values("mean rank")
+
+
+def critical_difference(n_models, n_sets):
+    """Nemenyi's, at 5 %: mean ranks that differ by less are not told apart."""
+    q = studentized_range.ppf(0.95, n_models, np.inf) / 2**0.5
+    return q * (n_models * (n_models + 1) / (6 * n_sets)) ** 0.5
+
+
+def plot_ranks(table, difference, path):
+    """Mean ranks on a line; a bar joins models that are not told apart."""
+    import matplotlib.pyplot as plt
+
+    ranks = table["mean rank"].sort_values()
+    figure, axes = plt.subplots(figsize=(7, 0.3 * len(ranks) + 1), layout="constrained")
+    for level, (name, rank) in enumerate(ranks.items()):
+        axes.plot([rank, rank], [0, -level - 1], color="0.7", lw=1)
+        axes.text(rank, -level - 1, f" {name} {rank:.2f}", va="center")
+    last = 0
+    for i, rank in enumerate(ranks):
+        together = int((ranks <= rank + difference).sum())
+        if together > max(last, i + 1):
+            axes.plot([rank, ranks.iloc[together - 1]], [0.3 + 0.25 * i] * 2, color="k", lw=3)
+            last = together
+    axes.set(xlabel=f"mean rank (critical difference {difference:.2f})", yticks=[])
+    figure.savefig(path, dpi=150)
+
+
+def plot_time(table, path):
+    """Mean score against median seconds."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    timed = table.dropna(subset="median s")
+    axes.scatter(timed["median s"], timed["mean"])
+    for name, row in timed.iterrows():
+        axes.annotate(f" {name}", (row["median s"], row["mean"]))
+    axes.set(xscale="log", xlabel="median seconds of fit and predict", ylabel="mean score")
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=["deq"], choices=MODELS)
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--sets", nargs="+", default=[], help="only these")
+    parser.add_argument("--min-rows", type=int, default=0)
+    parser.add_argument("--max-rows", type=int, default=10**9)
+    parser.add_argument("--output", type=Path, default=Path("tabular.csv"))
+    parser.add_argument("--limit", type=float, default=np.inf, help="seconds after which to stop")
+    parser.add_argument("--peers", type=Path, help="CSV with scores of other models, marked *")
+    parser.add_argument("--only", nargs="+", default=[], help="models to rank")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    if not options.summary:
+        run(options)
+    for task in ("classification", "regression"):
+        scores, seconds = wide(options, task)
+        if scores.empty:
+            continue
+        table = summarise(scores, seconds)
+        print(f"\n{task}, {len(scores)} sets")
+        print(table.to_string(float_format="{:.4f}".format))
+        if scores.shape[1] > 1:
+            difference = critical_difference(scores.shape[1], len(scores))
+            print(f"critical difference of mean ranks at 5 %: {difference:.2f}")
+            plot_ranks(table, difference, options.output.with_suffix(f".{task}.ranks.png"))
+            plot_time(table, options.output.with_suffix(f".{task}.time.png"))
+
+
+if __name__ == "__main__":
+    main()

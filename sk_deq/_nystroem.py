@@ -1,0 +1,227 @@
+r"""Kernel ridge regression on the functions spanned by landmarks (Nystroem), in one pass over rows.
+
+With landmarks L, K(L, L) = R R^T and features phi(x) = R^-1 k(L, x), minimises
+
+    sum_i w_i (y_i - f(x_i))^2 + alpha c^T K(L, L) c,   f(x) = k(x, L) c + b = phi(x)^T R^T c + b.
+
+The normal equations in R^T c need only sums over rows, sum_i w_i phi_i phi_i^T and the like. So
+rows pass by in tiles, and memory is that of a few m x m matrices, however many rows there are.
+"""
+
+import warnings
+
+import torch
+from scipy.linalg import LinAlgWarning
+
+from ._row_keys import smallest_keys
+from ._solvers import Solution, best_candidate
+
+_TILE = 2**22  # entries of the features that are computed at once
+_HELD_OUT = 10  # one row in so many is held out to choose alpha,
+_MOST_HELD_OUT = 10_000  # but no more than this
+_STRIPES = 8  # the Gram matrix of the features is computed below its diagonal, in stripes
+
+
+def landmarks_and_held_out(keys, positive, n_landmarks, hold_out):
+    """Choose landmarks and held-out rows by their keys: order and copies do not matter.
+
+    Parameters
+    ----------
+    keys : tensor of shape (n,), int64
+        Equal for equal rows.
+    positive : bool tensor of shape (n,)
+        Whether a row has positive weight; only such rows are chosen.
+    n_landmarks : int
+    hold_out : bool
+
+    Returns
+    -------
+    landmarks : tensor of shape (at most n_landmarks,)
+        Indices of distinct rows.
+    held_out : bool tensor of shape (n,) or None
+        All copies of a tenth of the distinct rows, at most 10,000 of them.
+    """
+    kept = keys[positive]
+    _, first = smallest_keys(kept, n_landmarks)
+    landmarks = torch.nonzero(positive)[:, 0][first]
+    if not hold_out:
+        return landmarks, None
+    other = kept * -0x61C8864680B583EB  # an order of its own: odd factors keep keys apart
+    n_distinct = len(torch.unique(other))
+    chosen, _ = smallest_keys(other, min(-(-n_distinct // _HELD_OUT), _MOST_HELD_OUT))
+    held_out = torch.zeros_like(positive)
+    held_out[positive] = other <= chosen[-1]
+    return landmarks, held_out
+
+
+class Features:
+    """phi(x) = R^-1 k(L, x) for landmarks L.
+
+    Parameters
+    ----------
+    kernel : callable
+        Tensors of rows to the matrix of kernel values.
+    landmarks : tensor of shape (m, n_features)
+    """
+
+    def __init__(self, kernel, landmarks):
+        self.kernel, self.landmarks = kernel, landmarks
+        K = kernel(landmarks).double()
+        trace, eps = float(K.trace()), torch.finfo(landmarks.dtype).eps
+        jitter = 8 * eps * trace  # kernel values are known to rounding only
+        while True:
+            K.diagonal().add_(jitter)
+            factor, info = torch.linalg.cholesky_ex(K)
+            if info == 0:
+                break
+            jitter *= 10
+        if jitter > eps**0.5 * trace:
+            warnings.warn(
+                "The kernel matrix of the landmarks is indefinite by "
+                f"{jitter / trace:.1g} of its trace, which was added to its diagonal.",
+                LinAlgWarning,
+                stacklevel=5,
+            )
+        self.factor = factor  # R, in float64
+        self._working = factor.to(landmarks)
+
+    def __len__(self):
+        return len(self.landmarks)
+
+    def __call__(self, rows):
+        """Features of rows (n, n_features), as columns: (m, n)."""
+        K = self.kernel(self.landmarks, rows)
+        return torch.linalg.solve_triangular(self._working, K, upper=False)
+
+    def dual_coef(self, beta):
+        """Coefficients of k(., L) for coefficients (m, n_outputs) of the features."""
+        return torch.linalg.solve_triangular(self.factor.T, beta, upper=True)
+
+
+class Sums:
+    """Weighted sums over rows, in float64: all that the least-squares problem depends on."""
+
+    def __init__(self, n_features, n_outputs, device):
+        def zeros(*shape):
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.gram = zeros(n_features, n_features)  # its lower triangle
+        self.features, self.targets = zeros(n_features), zeros(n_outputs)
+        self.products = zeros(n_features, n_outputs)
+        self.weight, self.squares = zeros(()), zeros(())
+
+    def add(self, phi, y, w):
+        """Account for rows with features phi (m, n), targets y (n, n_outputs) and weights w."""
+        weighted = phi * w.to(phi)
+        size = -(-len(phi) // _STRIPES)
+        for start in range(0, len(phi), size):
+            stripe, columns = slice(start, start + size), slice(start + size)
+            self.gram[stripe, columns] += weighted[stripe] @ phi[columns].T
+        self.features += weighted.sum(1, dtype=torch.float64)
+        self.products += weighted @ y.to(phi)
+        self.targets += w @ y
+        self.weight += w.sum()
+        self.squares += w @ y.square().sum(1)
+
+    def merge(self, other):
+        """Account for the rows of other sums too."""
+        for name, value in vars(other).items():
+            getattr(self, name).add_(value)
+
+    def ridge(self, alpha):
+        """Coefficients (m, n_outputs) of the features, and the constant (n_outputs,)."""
+        mean, target = self.features / self.weight, self.targets / self.weight
+        A = torch.addr(self.gram, self.features, mean, alpha=-1)
+        A.diagonal().add_(alpha)
+        b = self.products - self.features[:, None] * target
+        factor, info = torch.linalg.cholesky_ex(A)
+        if info == 0:
+            beta = torch.cholesky_solve(b, factor)
+        else:
+            warnings.warn(
+                "The normal equations of the landmarks are numerically singular; solved by an "
+                "eigendecomposition, without the smallest eigenvalues. Raise alpha.",
+                LinAlgWarning,
+                stacklevel=5,
+            )
+            values, U = torch.linalg.eigh(A)
+            large = values > len(A) * torch.finfo(A.dtype).eps * values[-1]
+            beta = U[:, large] @ ((U[:, large].T @ b) / values[large, None])
+        return beta, target - mean @ beta
+
+    def error(self, beta, constant):
+        """Weighted mean squared error of these coefficients, summed over the outputs."""
+        gram = self.gram.tril()
+        twice = gram @ beta
+        quadratic = (beta * (twice + gram.T @ beta - gram.diagonal()[:, None] * beta)).sum()
+        linear = (beta * self.products).sum() + constant @ self.targets
+        crossed = constant @ (beta.T @ self.features)
+        constants = self.weight * constant.square().sum()
+        return (self.squares - 2 * linear + quadratic + 2 * crossed + constants) / self.weight
+
+
+def tile_rows(n_columns):
+    """How many rows pass by at once."""
+    return max(1024, _TILE // n_columns)
+
+
+def solve_nystroem(features, rows, y, w, alphas, held_out=None):
+    """Solve for the alpha with the least error on the held-out rows; then with all rows.
+
+    Parameters
+    ----------
+    features : Features
+    rows : callable
+        A slice or an index tensor to the tensor of these rows.
+    y : tensor of shape (n, n_outputs), float64
+    w : tensor of shape (n,), float64
+        Weights >= 0.
+    alphas : list of float
+    held_out : bool tensor of shape (n,) or None
+        Needed if there are several alphas.
+
+    Returns
+    -------
+    Solution
+        Its predictions are those of the held-out rows by the model of all others.
+    """
+    center = w @ y / w.sum()
+    device = features.landmarks.device
+    sums = [Sums(len(features), y.shape[1], device) for _ in range(1 if held_out is None else 2)]
+    size = tile_rows(max(features.landmarks.shape))
+    for start in range(0, len(y), size):
+        tile = slice(start, start + size)
+        phi = features(rows(tile))
+        targets, weight = (y[tile] - center).to(device), w[tile].to(device)
+        for side, part in enumerate(sums):
+            if held_out is None:
+                part.add(phi, targets, weight)
+            else:
+                mine = (held_out[tile] == bool(side)).to(device)
+                part.add(phi[:, mine], targets[mine], weight[mine])
+    errors = predictions = index = None
+    alpha = alphas[0]
+    if held_out is not None:
+        candidates = [sums[0].ridge(a) for a in alphas]
+        errors = torch.stack([sums[1].error(*candidate) for candidate in candidates])
+        best = best_candidate(errors)
+        alpha = alphas[best]
+        beta, constant = candidates[best]
+        index = torch.nonzero(held_out)[:, 0]
+        coef = features.dual_coef(beta).to(features.landmarks)
+        predictions = torch.cat(
+            [
+                (features.kernel(rows(part), features.landmarks) @ coef).double() + constant
+                for part in index.split(size)
+            ]
+        ) + center.to(device)
+        sums[0].merge(sums[1])
+    beta, constant = sums[0].ridge(alpha)
+    return Solution(
+        dual_coef=features.dual_coef(beta).to(features.landmarks),
+        intercept=(constant.cpu() + center).to(features.landmarks),
+        alpha=float(alpha),
+        errors=errors,
+        predictions=predictions,
+        rows=index,
+    )

@@ -1,0 +1,292 @@
+"""The search of kernels: its errors against refitting, its gradient against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes, load_wine, make_classification
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.preprocessing import StandardScaler
+
+from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq import _kernel_search as ks
+from sk_deq._dot_product import kernel_matrix
+from sk_deq._scaling import InputScaler
+
+CANDIDATES = ks.resolve({}, ks.CANDIDATES, ks.BIASES)
+
+
+def _wine():
+    X, y = load_wine(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+def _diabetes(n=100):
+    X, y = load_diabetes(return_X_y=True)
+    return StandardScaler().fit_transform(X[:n]), y[:n]
+
+
+def _two_of_eight(n=150, seed=0):
+    """Targets that depend on two of eight columns."""
+    X = np.random.default_rng(seed).normal(size=(n, 8))
+    return X, np.sin(2 * X[:, 0]) + np.sin(2 * X[:, 1])
+
+
+def _data(n=40, n_outputs=2, classify=True, alphas=None):
+    rng = np.random.default_rng(0)
+    X = torch.tensor(rng.normal(size=(n, 3)))
+    X /= (X * X).sum(1).mean().sqrt()
+    y = torch.tensor(np.where(rng.random((n, n_outputs)) < 0.5, 1.0, -1.0))
+    w = torch.tensor(rng.uniform(0.5, 2, n))
+    return ks._Data(X, X @ X.T, y, w, classify, alphas)
+
+
+@pytest.mark.parametrize("parameters", CANDIDATES)
+def test_the_table_of_angles_is_the_kernel(parameters):
+    data = _data()
+    scaler = InputScaler(
+        parameters["input_scaling"],
+        input_var=parameters["input_var"],
+        bias_var=parameters["bias_var"],
+    ).fit(data.X)
+    pair = ks._pair({**parameters, "bias_var": scaler.bias_var_})
+    expected = kernel_matrix(pair, scaler.transform(data.X))
+    np.testing.assert_allclose(data.kernel(parameters), expected, rtol=1e-9)
+
+
+def test_activations_without_an_angle_table():
+    data = _data()
+    parameters = {**CANDIDATES[0], "activation": "tanh"}
+    assert not ks._angular(parameters)
+    expected = kernel_matrix(ks._pair(parameters), data.X)
+    np.testing.assert_allclose(data.kernel(parameters), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("parameters", CANDIDATES[::2])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_errors_are_those_of_models_fitted_without_each_row(parameters, n_outputs):
+    data = _data(15, n_outputs)
+    score = data.score(parameters)
+    K = data.kernel(parameters)
+    n, level = len(K), float(data.w @ K.diagonal() / data.w.sum())
+    np.testing.assert_allclose(score.alphas, ks.ALPHAS * level)
+    for a in (0, 5, 10):
+        predictions = torch.zeros(n, n_outputs, dtype=K.dtype)
+        for i in range(n):
+            rest = torch.arange(n) != i
+            A = torch.ones(n, n, dtype=K.dtype)  # the stationarity conditions, bordered
+            A[:-1, :-1] = K[rest][:, rest] + torch.diag(score.alphas[a] / data.w[rest])
+            A[-1, -1] = 0
+            right = torch.cat([data.y[rest], torch.zeros(1, n_outputs, dtype=K.dtype)])
+            predictions[i] = torch.cat([K[i, rest], torch.ones(1)]) @ torch.linalg.solve(A, right)
+        error = data.w @ (predictions - data.y).square().sum(1) / data.w.sum()
+        np.testing.assert_allclose(score.errors[0, a], error, rtol=1e-6)
+        labels = data.y if n_outputs > 1 else torch.cat([-data.y, data.y], 1)
+        losses = []
+        for factor in ks._FACTORS:
+            margins = factor * (
+                predictions if n_outputs > 1 else torch.cat([-predictions, predictions], 1)
+            )
+            log_p = margins - margins.logsumexp(1, keepdim=True)
+            losses.append(float(-(data.w @ ((1 + labels) / 2 * log_p).sum(1)) / data.w.sum()))
+        np.testing.assert_allclose(score.errors[1, a], min(losses), rtol=1e-6)
+
+
+def test_gradient_of_the_residuals_of_leave_one_out():
+    rng = np.random.default_rng(0)
+    B = torch.tensor(rng.normal(size=(8, 8)))
+    A = (B @ B.T + torch.eye(8)).requires_grad_()
+    y, s = torch.tensor(rng.normal(size=(8, 2))), torch.tensor(rng.uniform(0.5, 2, 8))
+    assert torch.autograd.gradcheck(lambda A: ks._LeftOut.apply((A + A.T) / 2, y, s), A)
+
+
+@pytest.mark.parametrize("parameters", CANDIDATES)
+@pytest.mark.parametrize("classify", [False, True])
+def test_gradient_of_the_criterion_in_feature_weights(parameters, classify):
+    data = _data(classify=classify)
+    log_v = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
+    others = torch.tensor([0.1, 0.3, 2.0], dtype=torch.float64).log().requires_grad_()
+    ks._objective(data, parameters, log_v, others).backward()
+    for x in (log_v, others):
+        for j in range(3):
+            h, values = 1e-4, []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    x[j] += sign * h
+                    values.append(float(ks._objective(data, parameters, log_v, others)))
+                    x[j] -= sign * h
+            slope = (values[0] - values[1]) / (2 * h)
+            np.testing.assert_allclose(x.grad[j], slope, rtol=1e-4, atol=1e-6)
+
+
+def test_features_that_matter_get_weight():
+    X, y = _two_of_eight()
+    test, truth = _two_of_eight(seed=1)
+    plain = DEQKernelRidge(feature_weights=None).fit(X, y)
+    model = DEQKernelRidge().fit(X, y)
+    v = model.feature_weights_
+    assert v[:2].min() > 3 * v[2:].max()
+    np.testing.assert_allclose(v @ (X * X).mean(0), (X * X).mean(0).sum())
+    assert 1 - model.score(test, truth) < 0.5 * (1 - plain.score(test, truth))
+    np.testing.assert_array_equal(plain.feature_weights_, np.ones(8))
+    assert model.search_results_["feature_weights"].tolist() == [False] * 4 + [True] * 2
+    assert model.search_results_["rank"][-2:].min() == 1
+
+
+def test_weights_that_do_not_pay_are_not_kept():
+    X, y = _diabetes()
+    model = DEQKernelRidge().fit(X, y)
+    results = model.search_results_
+    assert results["feature_weights"][-1] and results["rank"][-2:].min() > 1
+    np.testing.assert_array_equal(model.feature_weights_, np.ones(10))
+
+
+def test_weights_that_do_not_promise_to_pay_are_not_learned_to_the_end(monkeypatch):
+    steps = []
+    objective = ks._objective
+    monkeypatch.setattr(ks, "_objective", lambda *a: steps.append(1) or objective(*a))
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 2, 300)
+    X = rng.normal(size=(300, 3))  # nothing to learn
+    DEQKernelRidgeClassifier().fit(X, code)
+    assert len(steps) == 8
+    X, y = _two_of_eight()
+    del steps[:]
+    DEQKernelRidgeClassifier().fit(X, y > 0)
+    assert len(steps) == 20
+
+
+def test_the_best_candidate_is_taken_and_predicts_as_if_it_was_given():
+    X, y = _wine()
+    model = DEQKernelRidgeClassifier(feature_weights=None).fit(X[::2], y[::2])
+    results = model.search_results_
+    best = results["criterion"].argmin()
+    chosen = {name: getattr(model, f"{name}_") for name in ks.DEQ_PARAMETERS}
+    assert chosen == {name: results[name][best] for name in ks.DEQ_PARAMETERS}
+    again = DEQKernelRidgeClassifier(model.alpha_, **chosen).fit(X[::2], y[::2])
+    np.testing.assert_allclose(
+        again.decision_function(X), model.decision_function(X), rtol=1e-7, atol=1e-9
+    )
+    assert not hasattr(again, "search_results_")
+    assert {len(column) for column in results.values()} == {len(CANDIDATES)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"activation": "tanh"},
+        {"activation": "relu", "recurrent_var": 0.5},
+        {"kernel": "ntk_full", "bias_var": 0.3},
+        {"input_scaling": None, "center": True},
+        {"input_var": 0.7, "input_scaling": "sphere"},
+    ],
+)
+def test_parameters_given_stay(given):
+    X, y = _diabetes(50)
+    model = DEQKernelRidge(**given).fit(X, y)
+    for name, value in given.items():
+        assert getattr(model, f"{name}_") == value
+        assert all(other == value for other in model.search_results_[name])
+    assert model.input_var_ == given.get("input_var", 1 - given.get("recurrent_var", 0.0))
+
+
+def test_alphas_given_are_the_only_ones():
+    X, y = _diabetes(50)
+    model = DEQKernelRidge(0.25).fit(X, y)
+    assert model.alpha_ == 0.25 and set(model.search_results_["alpha"]) == {0.25}
+    model = DEQKernelRidge([0.25, 0.5]).fit(X, y)
+    assert set(model.search_results_["alpha"]) <= {0.25, 0.5}
+
+
+def test_without_search():
+    X, y = _diabetes(50)
+    model = DEQKernelRidge(hyperparameters=None).fit(X, y)
+    assert not hasattr(model, "search_results_")
+    assert {name: getattr(model, f"{name}_") for name in ks.DEQ_PARAMETERS} == CANDIDATES[0]
+    assert len(model.validation_errors_) == len(ks.ALPHAS)
+
+
+def test_unstable_candidates_are_left_out_and_an_error_tells_if_none_is_left():
+    X, y = _diabetes(20)
+    model = DEQKernelRidge(activation="identity").fit(X, y)
+    assert set(model.search_results_["recurrent_var"]) == {0.5, 0.9}
+    with pytest.raises(ValueError, match="no stable fixed point"):
+        DEQKernelRidge(recurrent_var=5.0, input_var=1.0, activation="relu", kernel="ck").fit(X, y)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_solvers_of_one_alpha_get_one(solver):
+    X, y = _diabetes(60)
+    model = DEQKernelRidge(solver=solver).fit(X, y)
+    best = model.search_results_["criterion"].argmin()
+    assert model.alpha_ == pytest.approx(model.search_results_["alpha"][best], rel=1e-6)
+    alphas = [
+        DEQKernelRidge(solver=name, hyperparameters=None, tol=1e-8).fit(X, y).alpha_
+        for name in (solver, "eigh")
+    ]
+    assert alphas[0] == pytest.approx(alphas[1], rel=1e-6)
+
+
+def test_high_dimensional_method_keeps_the_parameters_of_its_theory():
+    X = np.random.default_rng(0).normal(size=(60, 400))
+    model = DEQKernelRidge(method="high_dim").fit(X, X[:, 0])
+    assert {name: getattr(model, f"{name}_") for name in ks.HIGH_DIM} == ks.HIGH_DIM
+
+
+@pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
+def test_integer_weights_equal_repeated_rows(estimator):
+    X, y = _wine()
+    weights = np.random.default_rng(0).integers(0, 3, len(y))
+    weighted = estimator(random_state=0).fit(X, y, weights)
+    repeated = estimator(random_state=0).fit(X.repeat(weights, 0), y.repeat(weights))
+    assert weighted.activation_ == repeated.activation_
+    np.testing.assert_allclose(weighted.feature_weights_, repeated.feature_weights_, rtol=1e-5)
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-5, atol=1e-6)
+
+
+def test_many_rows_are_searched_on_a_sample_in_proportion_to_the_classes(monkeypatch):
+    monkeypatch.setattr(ks, "MAX_ROWS", 60)
+    X, y = _wine()
+    targets = torch.tensor(2.0 * (y[:, None] == np.arange(3)) - 1)
+    weights = torch.ones(len(y), dtype=torch.float64)
+    rows, sampled, _ = ks._some_rows(X, targets, weights, True, 0)
+    assert len(rows) == 60
+    shares = ((sampled + 1) / 2).mean(0)
+    np.testing.assert_allclose(shares, ((targets + 1) / 2).mean(0), atol=2 / 60)
+    order = np.random.default_rng(0).permutation(len(y))
+    again, _, _ = ks._some_rows(X[order], targets[order], weights, True, 0)
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(again, axis=0))
+    model = DEQKernelRidgeClassifier(random_state=0).fit(X[::2], y[::2])
+    assert model.score(X[1::2], y[1::2]) > 0.93
+    assert len(model.X_fit_) == len(X[::2])
+
+
+def test_units_of_inputs_and_targets_do_not_matter():
+    X, y = _diabetes(80)
+    reference = DEQKernelRidge().fit(X, y).predict(X)
+    moved = DEQKernelRidge().fit(1000 * X, 1e6 * y + 5e6)
+    np.testing.assert_allclose((moved.predict(1000 * X) - 5e6) / 1e6, reference, rtol=1e-5)
+    Y = np.column_stack([y, 1e6 * np.sin(y)])
+    both = DEQKernelRidge().fit(X, Y)
+    same = DEQKernelRidge().fit(X, Y / [1, 1e6])
+    np.testing.assert_allclose(both.predict(X) / [1, 1e6], same.predict(X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("y", [np.zeros(20), np.repeat([0, 1], [19, 1])])
+def test_targets_that_hardly_vary(y):
+    X, _ = _diabetes(20)
+    assert np.isfinite(DEQKernelRidge().fit(X, y).predict(X)).all()
+    p = DEQKernelRidgeClassifier().fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(p.sum(1), 1)
+
+
+def test_rare_classes_are_found_with_balanced_weights():
+    X, y = make_classification(
+        400, 6, n_informative=4, weights=[0.95], class_sep=0.7, random_state=0
+    )
+    plain, balanced = (
+        balanced_accuracy_score(
+            y[200:], DEQKernelRidgeClassifier(class_weight=w).fit(X[:200], y[:200]).predict(X[200:])
+        )
+        for w in (None, "balanced")
+    )
+    assert balanced > plain + 0.05

@@ -1,0 +1,123 @@
+"""make_tabular_pipeline on small made-up frames."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.preprocessing import MinMaxScaler
+
+from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq.pipelines import make_tabular_pipeline
+
+pd = pytest.importorskip("pandas")
+
+
+def _passengers(n=80, seed=0):
+    """Numbers with holes, strings with holes, categories, booleans; and who survived."""
+    rng = np.random.default_rng(seed)
+    sex = rng.choice(["m", "f"], n)
+    frame = pd.DataFrame(
+        {
+            "age": np.where(rng.random(n) < 0.2, np.nan, rng.normal(30, 10, n)),
+            "siblings": rng.integers(0, 4, n),
+            "sex": sex,
+            "deck": pd.Series(rng.choice(["A", "B", "C"], n), dtype="category"),
+            "alone": rng.random(n) < 0.5,
+        }
+    )
+    frame.loc[rng.random(n) < 0.3, "deck"] = np.nan
+    y = np.where((sex == "f") | (frame["siblings"] == 3), "lived", "died")
+    return frame, y
+
+
+def _encoded(X):
+    return make_tabular_pipeline(LogisticRegression())[0].fit_transform(X)
+
+
+def test_columns_and_their_values():
+    X = pd.DataFrame({"a": [1.0, 3.0, np.nan], "b": ["u", None, "v"], "c": [True, False, True]})
+    one = 1.5**0.5 / np.sqrt(1 + 1.5 / 9)  # softly clipped
+    expected = [
+        # a, a is missing, b = u, v, missing, c = False, True
+        [-one, 0, 1, 0, 0, 0, 1],
+        [one, 0, 0, 0, 1, 1, 0],
+        [0, 1, 0, 1, 0, 0, 1],
+    ]
+    np.testing.assert_allclose(_encoded(X), expected)
+
+
+def test_what_was_not_seen_in_fit():
+    X = pd.DataFrame({"a": [1.0, 3.0], "b": ["u", "v"], "empty": [np.nan, np.nan]})
+    vectorizer = make_tabular_pipeline(LogisticRegression())[0].fit(X)
+    new = pd.DataFrame({"a": [np.nan], "b": ["w"], "empty": [5.0]})
+    out = vectorizer.transform(new)
+    assert np.isfinite(out).all()
+    a, b = out[0, :1], out[0, -2:]
+    np.testing.assert_array_equal(a, 0)
+    np.testing.assert_array_equal(b, [0, 0])
+
+
+def test_outliers_do_not_dominate():
+    X = np.append(np.random.default_rng(0).normal(size=99), 1e6)[:, None]
+    out = _encoded(X)
+    assert np.abs(out).max() <= 3.0
+    assert (np.diff(out[np.argsort(X[:, 0]), 0]) >= 0).all()
+
+
+def test_kinds_of_frame_give_the_same():
+    pl = pytest.importorskip("polars")
+    X, _ = _passengers()
+    reference = _encoded(X)
+    columns = {name: X[name].astype(object).to_list() for name in X}
+    columns["deck"] = [None if isinstance(v, float) else v for v in columns["deck"]]
+    polars = pl.DataFrame(columns)
+    np.testing.assert_allclose(_encoded(polars), reference)
+    nullable = X.assign(siblings=X["siblings"].astype("Int64"), age=X["age"].astype("Float64"))
+    np.testing.assert_allclose(_encoded(nullable), reference)
+    numbers = X[["age", "siblings"]]
+    np.testing.assert_allclose(_encoded(numbers.to_numpy()), _encoded(numbers))
+
+
+def test_classifier_with_missing_values_and_categories():
+    X, y = _passengers(160)
+    model = make_tabular_pipeline(DEQKernelRidgeClassifier(random_state=0))
+    assert cross_val_score(model, X, y, cv=3).mean() > 0.9
+    p = model.fit(X[:80], y[:80]).predict_proba(X[80:])
+    assert p.shape == (80, 2) and np.isfinite(p).all()
+
+
+def test_regressor_in_a_grid():
+    X, _ = _passengers(100)
+    y = X["siblings"] + (X["sex"] == "f")
+    model = make_tabular_pipeline(DEQKernelRidge(hyperparameters=None))
+    search = GridSearchCV(model, {"estimator__alpha": [0.01, 1.0]}, cv=3).fit(X, y)
+    assert search.best_score_ > 0.8
+    assert clone(model).named_steps.keys() == {"vectorizer", "estimator"}
+
+
+def test_another_vectorizer():
+    X = np.arange(12.0).reshape(6, 2)
+    model = make_tabular_pipeline(LogisticRegression(), vectorizer=MinMaxScaler())
+    assert isinstance(model[0], MinMaxScaler)
+    model.fit(X, [0, 0, 0, 1, 1, 1])
+
+
+def test_errors_name_the_remedy():
+    with pytest.raises(ValueError, match=r"vectorizer='scrub' is unknown; use one of"):
+        make_tabular_pipeline(LogisticRegression(), vectorizer="scrub")
+    X = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=4), "a": range(4)})
+    with pytest.raises(ValueError, match=r"'when' holds times.*skrub"):
+        make_tabular_pipeline(LogisticRegression()).fit(X, [0, 1, 0, 1])
+
+
+def test_skrub_or_an_error_that_says_how_to_get_it():
+    X, y = _passengers(60)
+    try:
+        import skrub  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match="pip install skrub"):
+            make_tabular_pipeline(LogisticRegression(), vectorizer="skrub")
+    else:
+        model = make_tabular_pipeline(LogisticRegression(), vectorizer="skrub")
+        assert model.fit(X, y).score(X, y) > 0.9
