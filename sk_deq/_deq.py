@@ -83,11 +83,11 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.002
+    lr : float, default=0.005
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
-        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -131,7 +131,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -176,7 +176,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         max_iter=100,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.002,
+        lr=0.005,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -257,11 +257,11 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.002
+    lr : float, default=0.005
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
-        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -301,7 +301,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -344,7 +344,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         max_iter=100,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.002,
+        lr=0.005,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,

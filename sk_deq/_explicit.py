@@ -3,17 +3,17 @@
 import math
 from numbers import Integral
 
-import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._array_api import float_dtypes, to_numpy
 from ._deq import DEQClassifier, DEQRegressor
 from ._matching import solve_matching
-from ._network import DTYPES, NetworkClassifier, NetworkRegressor
+from ._network import NetworkClassifier, NetworkRegressor
+from ._torch import to_tensor
 from ._training import cross_entropy
 from .modules import ExplicitNetwork
 from .theory import KernelCoefficients, deq_coefficients, match_explicit
@@ -112,21 +112,23 @@ class _Explicit:
             self._fit(X, y, sample_weight, X_val, y_val)
         finally:
             del self._unlabeled
-        X = validate_data(self, X if X_val is None else X_val, dtype=DTYPES, reset=False)
-        self.agreement_ = self._agreement(X)
+        X = X if X_val is None else X_val
+        X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
+        self.agreement_ = self._agreement(to_tensor(X))
         return self
 
     def _more_rows(self, X, target, weight):
         X_unlabeled = getattr(self, "_unlabeled", None)
         if X_unlabeled is None:
             return X, target, weight
-        rows = validate_data(self, X_unlabeled, dtype=DTYPES, reset=False)
+        rows = validate_data(self, X_unlabeled, dtype=float_dtypes(X_unlabeled), reset=False)
+        rows = to_tensor(rows, dtype=X.dtype, device=X.device)
         # their targets are never looked at: the teacher's outputs take their place
-        unused = np.zeros((len(rows), *target.shape[1:]), dtype=target.dtype)
+        unused = target.new_zeros(len(rows), *target.shape[1:])
         return (
-            np.concatenate([X, rows]),
-            np.concatenate([target, unused]),
-            np.concatenate([weight, np.ones(len(rows))]),
+            torch.cat([X, rows]),
+            torch.cat([target, unused]),
+            torch.cat([weight, weight.new_ones(len(rows))]),
         )
 
 
@@ -176,11 +178,11 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.002
+    lr : float, default=0.005
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
-        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -224,7 +226,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -282,7 +284,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.002,
+        lr=0.005,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -364,7 +366,9 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
 
     def _encode(self, y, *, again, classes=None):
         target = super()._encode(y, again=again, classes=classes)
-        if self.teacher is not None and not np.array_equal(self.classes_, self._teacher.classes_):
+        if self.teacher is not None and (
+            to_numpy(self.classes_).tolist() != to_numpy(self._teacher.classes_).tolist()
+        ):
             raise ValueError(
                 f"y has the classes {self.classes_}, the teacher {self._teacher.classes_}."
             )
@@ -377,7 +381,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
 
     def _agreement(self, X):
         ours, theirs = self._outputs_of(X), self._teacher._outputs_of(X)
-        return float((ours.argmax(1) == theirs.argmax(1)).mean())
+        return float((ours.argmax(1) == theirs.argmax(1).to(ours.device)).double().mean())
 
 
 class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
@@ -425,11 +429,11 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.002
+    lr : float, default=0.005
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.01. train="readout": penalty c of the mean
-        loss plus c |v|^2 / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -469,7 +473,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -526,7 +530,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.002,
+        lr=0.005,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -601,8 +605,11 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
 
     def _target_tensor(self, X, target):
         if self.teacher is not None:
-            target = self._teacher._values_of(X).reshape(len(X), -1)
+            target = self._teacher._values_of(X).reshape(len(X), -1).to(target.device)
         return super()._target_tensor(X, target)
 
     def _agreement(self, X):
-        return r2_score(self._teacher._values_of(X), self._values_of(X))
+        theirs = self._teacher._values_of(X)
+        error = theirs - self._values_of(X).to(theirs.device)
+        spread = (theirs - theirs.mean(0)).square().sum(0)
+        return float((1 - error.square().sum(0) / spread).mean())

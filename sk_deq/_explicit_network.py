@@ -27,6 +27,13 @@ class Layer:
     parameters : tuple of float
         (a, b) of max(a t, b t); (a, c) of a clip(t, -c, c); (c1, c2, c3) of
         c1 h1(t / scale) + c2 h2(t / scale) + c3 h3(t / scale).
+
+    Examples
+    --------
+    >>> from sk_deq.theory import match_explicit
+    >>> layer = match_explicit("tanh", recurrent_var=0.5).layers[0]
+    >>> layer.family, [round(float(value), 3) for value in layer.parameters]
+    ('hard_tanh', [0.699, 1.236])
     """
 
     activation: Activation
@@ -127,6 +134,7 @@ class ExplicitPairKernel:
     train_first_layer: bool = False
 
     homogeneous = False
+    limits = None  # no cosines are singular for all norms alike
 
     @property
     def smooth(self):

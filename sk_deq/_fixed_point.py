@@ -15,7 +15,11 @@ SOLVERS = ("auto", "picard", "anderson")
 _MEMORY = 5  # past iterates that Anderson acceleration mixes
 _PATIENCE = 5  # Picard iterations after which "auto" judges a row's contraction
 _SLOW = 30  # with more Picard iterations than this to go, Anderson takes the row over
-_BURST = 5  # iterations between two looks of the host at another device's rows
+
+# Iterations between two looks of the host at the rows: on a CPU a look costs nothing, another
+# device would have to wait for it.
+_BURST = {"cpu": 1}
+_BURST_ELSEWHERE = 5
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def _take(tensors, rows):
 def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
     """Iterate until each row has converged, or is not finite, or (`give_up`) proves slow."""
     n, device = len(z), z.device
-    burst = 1 if device.type == "cpu" else _BURST  # looking costs nothing on a CPU
+    burst = _BURST.get(device.type, _BURST_ELSEWHERE)
     rows = torch.arange(n, device=device)  # the rows that are still in the batch
     n_iter = torch.zeros(n, dtype=torch.int64, device=device)
     ratio = torch.full((n,), torch.inf, dtype=z.dtype, device=device)

@@ -6,22 +6,25 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.sparse.linalg import eigsh
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
+from ._array_api import empty_like, float_dtypes, rows_of, to_namespace_of
+from ._base import DEQEstimator
+from ._callbacks import begin_fit
 from ._dot_product import kernel_matrix
 from ._equilibrium import DEQPairKernel, equilibrium
 from ._gated import exact_match
 from ._matching import solve_matching
 from ._scaling import InputScaler
-from ._torch import make_generator, resolve_device, resolve_dtype, single_thread, to_tensor
+from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
 from .theory import KernelCoefficients, deq_coefficients
 
 _BATCH = 2**22  # entries of the features that are computed at once
 
 
-class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstimator):
     r"""Features of a shallow random network whose kernel is that of an infinitely wide DEQ.
 
     ``Z = transform(X)`` has ``Z @ Z.T`` close to the DEQ's kernel, the error falling like
@@ -81,7 +84,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Where features are computed.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X has names that are all strings.
 
     See Also
@@ -161,6 +164,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.dtype = dtype
         self.random_state = random_state
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Solve the matching for the scale of X and draw the weights.
 
@@ -180,9 +184,11 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         ValueError
             If a parameter is out of range, or there is no stable fixed point.
         """
-        self._validate_params()
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
-        self.device_ = str(resolve_device(self.device))
+        X = validate_data(self, X, dtype=float_dtypes(X))
+        task = begin_fit(self, X, y)
+        self._like = empty_like(X)
+        self.device_ = str(self._resolve_device())
+        X = rows_of(X)
         input_var = 1 - self.recurrent_var if self.input_var is None else self.input_var
         scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
         rows = to_tensor(scaler.fit(X).transform(X), dtype=torch.float64)
@@ -201,7 +207,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                     "use n_layers='auto' or matching='high_dim'."
                 )
             self.match_ = exact_match(
-                self._specification(), self.kernel, torch.linalg.vector_norm(rows, dim=1)
+                self._specification(), self.kernel, torch.linalg.vector_norm(rows, dim=1).cpu()
             )
             self.n_layers_ = 1
         self.residual_ = self.match_.residual
@@ -215,6 +221,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             for width, n_inputs in zip(widths, inputs, strict=False)
         ]
         self._n_features_out = self.n_components
+        task.end()
         return self
 
     def _specification(self):
@@ -260,14 +267,15 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Z : ndarray of shape (n_samples, n_components)
             In float32 or float64, as `dtype` says. Computed in batches of rows.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X, origin = self._rows_like_fit(X, "transform")
         n_rows = max(1, _BATCH // self.n_components)
-        Z = np.empty((len(X), self.n_components), dtype=str(self.weights_[0].dtype)[6:])
+        device = "cpu" if isinstance(origin, np.ndarray) else self.device_
+        shape = len(X), self.n_components
+        Z = torch.empty(shape, dtype=self.weights_[0].dtype, device=device)
         for start in range(0, len(X), n_rows):
             rows = to_tensor(self._scaler.transform(X[start : start + n_rows]))
-            Z[start : start + n_rows] = self._features(rows).cpu().numpy()
-        return Z
+            Z[start : start + n_rows] = self._features(rows.to(self.device_))
+        return to_namespace_of(origin, Z)
 
     def _features(self, rows):
         W = self.weights_[0]
@@ -278,14 +286,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             return z
         norms = torch.linalg.vector_norm(rows.double(), dim=1)
         unit = rows / torch.where(norms > 0, norms, 1).to(rows)[:, None]
-        gates = self.match_.gates(norms).to(W)
-        t = unit.to(W) @ W.T
-        for group, columns in enumerate(torch.arange(len(W)).tensor_split(len(gates))):
-            if len(columns):
-                here = slice(int(columns[0]), int(columns[-1]) + 1)
-                values = self.match_.apply(t[:, here], gates[group])
-                t[:, here] = values / math.sqrt(len(columns))
-        return t
+        return self.match_(unit.to(W) @ W.T, norms)
 
     def kernel_error(self, X):
         """Measure the distance between the kernel of the features and the DEQ's own.
@@ -300,9 +301,9 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         float
             Spectral norm of Z Z^T - K over that of K, K the exact kernel.
         """
-        Z = self.transform(X).astype(np.float64)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        rows = to_tensor(self._scaler.transform(X))
+        Z = to_tensor(self.transform(X)).cpu().double().numpy()
+        X, _ = self._rows_like_fit(X, "kernel_error")
+        rows = to_tensor(self._scaler.transform(X), dtype=torch.float64, device="cpu")
         K = kernel_matrix(DEQPairKernel(self._specification(), self.kernel), rows).numpy()
         return _spectral_norm(Z @ Z.T - K) / _spectral_norm(K)
 

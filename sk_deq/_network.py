@@ -1,34 +1,43 @@
 """What the four network estimators share: validation, fitting, prediction."""
 
+import functools
 import time
 import warnings
 from collections import OrderedDict
-from copy import deepcopy
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_is_fitted,
     column_or_1d,
     validate_data,
 )
 from torch import nn
 from torch.nn.utils import skip_init
 
+from ._array_api import (
+    class_weights,
+    decode_labels,
+    empty_like,
+    encode_labels,
+    float_dtypes,
+    take,
+    to_namespace_of,
+    unique_labels,
+)
+from ._base import DEQEstimator
+from ._callbacks import TellEpochs, begin_fit
 from ._fixed_point import SOLVERS
 from ._scaling import INPUT_SCALINGS, InputScaler
-from ._torch import make_generator, resolve_device, resolve_dtype, to_tensor
+from ._torch import make_generator, resolve_dtype, to_tensor
 from ._training import (
     SolverStatistics,
     cross_entropy,
@@ -38,14 +47,13 @@ from ._training import (
     squared_error,
 )
 
-DTYPES = (np.float64, np.float32)
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 12, 150
-_WEIGHT_DECAY = 0.01
+_WEIGHT_DECAY = 0.1
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
-class BaseNetwork(BaseEstimator):
+class BaseNetwork(DEQEstimator):
     """A network of features and a linear readout, fitted by ``_training`` or by a convex solver.
 
     Subclasses say which features (``_make_features``), what the target is (``_encode``) and how
@@ -81,13 +89,16 @@ class BaseNetwork(BaseEstimator):
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, **encoding):
         again = hasattr(self, "module_") and (partial or self.warm_start)
-        X, y = validate_data(
-            self, X, y, dtype=DTYPES, reset=not again, multi_output=True, y_numeric=self._numeric
-        )
-        weight = self._check_weight(X, y, sample_weight)
+        X, y = self._validate(X, y, reset=not again)
+        begin = functools.partial(begin_fit, self, X, y, sample_weight)
+        weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        self._like = empty_like(X)
+        X, weight = to_tensor(X), to_tensor(weight, dtype=torch.float64)
         keep = weight > 0
-        X, weight = X[keep], weight[keep] / weight[keep].mean()
-        target = self._encode(y[keep], again=again, **encoding)
+        if not keep.all():
+            X, y, weight = X[keep], take(y, keep), weight[keep]
+        target = self._encode(y, again=again, **encoding).to(X.device)
+        weight = self._weigh(target, weight)
         random_state = check_random_state(self.random_state)
         valid = self._check_validation(X_val, y_val)
         if self.early_stopping and valid is None and not partial:
@@ -97,41 +108,48 @@ class BaseNetwork(BaseEstimator):
         if not again:
             self._start(X, target, weight, batch_size, generator)
         if self.train == "readout":
-            self._fit_readout(X, target, weight)
+            self._fit_readout(X, target, weight, begin)
         else:
             X, target, weight = self._more_rows(X, target, weight)
             valid = valid and self._tensors(*valid)
-            self._fit_all(self._tensors(X, target, weight), valid, batch_size, generator, partial)
+            data = self._tensors(X, target, weight)
+            self._fit_all(data, valid, batch_size, generator, None if partial else begin)
         return self
 
-    def _check_weight(self, X, y, sample_weight):
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if getattr(self, "class_weight", None) is not None:
-            weight = weight * compute_sample_weight(self.class_weight, y)
+    def _validate(self, X, y, *, reset):
+        return validate_data(
+            self,
+            X,
+            y,
+            dtype=float_dtypes(X),
+            reset=reset,
+            multi_output=True,
+            y_numeric=self._numeric,
+        )
+
+    def _weigh(self, target, weight):
+        """Weights of mean 1."""
         if not weight.any():
             raise ValueError("sample_weight is zero for every row: there is nothing to fit.")
-        return weight
+        return weight / weight.mean()
 
     def _check_validation(self, X_val, y_val):
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together.")
         if X_val is None:
             return None
-        X_val, y_val = validate_data(
-            self,
-            X_val,
-            y_val,
-            dtype=DTYPES,
-            reset=False,
-            multi_output=True,
-            y_numeric=self._numeric,
-        )
-        return X_val, self._encode(y_val, again=True), np.ones(len(X_val))
+        X_val, y_val = self._validate(X_val, y_val, reset=False)
+        X_val = to_tensor(X_val)
+        target = self._encode(y_val, again=True).to(X_val.device)
+        return X_val, target, torch.ones(len(X_val), dtype=torch.float64, device=X_val.device)
 
     def _hold_out(self, X, target, weight, random_state):
         splitter = ShuffleSplit if self._numeric else StratifiedShuffleSplit
         split = splitter(1, test_size=self.validation_fraction, random_state=random_state)
-        return [(X[i], target[i], weight[i]) for i in next(split.split(X, target))]
+        labels = None if self._numeric else target.cpu().numpy()
+        parts = next(split.split(np.empty(len(X)), labels))
+        parts = [to_tensor(part, device=X.device) for part in parts]
+        return [(X[i], target[i], weight[i]) for i in parts]
 
     def _start(self, X, target, weight, batch_size, generator):
         """Set up the scaler and the network, and choose where and in which precision it lives."""
@@ -141,9 +159,9 @@ class BaseNetwork(BaseEstimator):
                 f"recurrent_var={self.recurrent_var} with input_var=None gives the negative input "
                 "variance 1 - recurrent_var; pass input_var, or recurrent_var <= 1."
             )
-        self.device_ = resolve_device(self.device)
+        self.device_ = self._resolve_device()
         if self.dtype == "auto":
-            exact = X.dtype == np.float64 and len(X) <= batch_size and self.device_.type != "mps"
+            exact = X.dtype == torch.float64 and len(X) <= batch_size and self.device_.type != "mps"
             dtype = torch.float64 if exact else torch.float32
         else:
             dtype = resolve_dtype(self.dtype)
@@ -183,8 +201,9 @@ class BaseNetwork(BaseEstimator):
             self._to_device(weight),
         )
 
-    def _fit_all(self, data, valid, batch_size, generator, partial):
-        """Train every parameter; `partial`: one more epoch at a constant rate."""
+    def _fit_all(self, data, valid, batch_size, generator, begin):
+        """Train every parameter; without `begin`: one more epoch at a constant rate."""
+        partial = begin is None
         n_batches = -(-len(data[0]) // batch_size)
         max_epochs = self.max_epochs
         if max_epochs == "auto":
@@ -204,6 +223,10 @@ class BaseNetwork(BaseEstimator):
                 verbose=self.verbose,
                 one_cycle=not partial,
             )
+        if not partial:
+            task = begin(max_epochs=max_epochs)
+            if hasattr(self, "_skl_callbacks"):
+                net.callbacks_.append(("tell_epochs", TellEpochs(task)))
         net.generator, net.valid, features = generator, valid, self.module_.features
         if hasattr(features, "report"):
             features.report = net.statistics
@@ -217,11 +240,13 @@ class BaseNetwork(BaseEstimator):
         self.history_ = new if not partial else self.history_ + new
         self.n_iter_ = len(self.history_)
         self.module_.eval()
+        if not partial:
+            task.end()
         self._tell(new[-1], net.callbacks_[0][1])
 
-    def _fit_readout(self, X, target, weight):
+    def _fit_readout(self, X, target, weight, begin):
         """Leave the random features as they are and solve for the readout."""
-        begin = time.perf_counter()
+        task, start = begin(), time.perf_counter()
         statistics, features = SolverStatistics(), self.module_.features
         features.report = statistics
         Z = forward_in_passes(features, self._to_device(self._scaler.transform(X)))
@@ -229,14 +254,16 @@ class BaseNetwork(BaseEstimator):
         decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
         Z = Z.double().cpu().numpy()  # whatever the network's dtype: the solver wants precision
         solver = self._readout_solver(decay * len(Z))
-        weights, bias, n_iter = solver(Z, self._target_tensor(X, target).cpu().numpy(), weight)
+        target = self._target_tensor(X, target).cpu().numpy()
+        weights, bias, n_iter = solver(Z, target, weight.cpu().numpy())
         with torch.no_grad():
             self.module_.readout.weight.copy_(to_tensor(weights))
             self.module_.readout.bias.copy_(to_tensor(bias))
         self.n_iter_ = n_iter
-        epoch = {"epoch": 1, "seconds": time.perf_counter() - begin, **statistics.summary()}
+        epoch = {"epoch": 1, "seconds": time.perf_counter() - start, **statistics.summary()}
         self.history_ = [epoch]
         self.module_.eval()
+        task.end()
         self._tell(epoch)
 
     def _tell(self, epoch, best=None):
@@ -261,21 +288,14 @@ class BaseNetwork(BaseEstimator):
                 stacklevel=5,
             )
 
-    def _outputs(self, X):
-        """The network's outputs for raw rows X, as an ndarray (n_samples, n_outputs)."""
-        check_is_fitted(self)
-        return self._outputs_of(validate_data(self, X, dtype=DTYPES, reset=False))
-
     def _outputs_of(self, X):
-        rows = self._to_device(self._scaler.transform(X))
-        return forward_in_passes(self.module_, rows).cpu().numpy()
+        """The network's outputs for unscaled rows X, a tensor (n_samples, n_outputs)."""
+        rows = self._to_device(self._scaler.transform(to_tensor(X)))
+        return forward_in_passes(self.module_, rows)
 
     def __getstate__(self):
-        """Drop the optimiser and bring the network to the CPU, where any machine can load it."""
-        state = {**super().__getstate__(), "_net": None}
-        if "module_" in state and self._device.type != "cpu":
-            state["module_"] = deepcopy(self.module_).cpu()
-        return state
+        """Leave the optimiser out."""
+        return {**super().__getstate__(), "_net": None}
 
 
 class NetworkClassifier(ClassifierMixin, BaseNetwork):
@@ -356,8 +376,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         -------
         ndarray of shape (n_samples,)
         """
-        best = self._outputs(X).argmax(1)
-        return self.classes_[best]
+        X, origin = self._rows_like_fit(X, "predict")
+        return decode_labels(self._outputs_of(X).argmax(1), self.classes_, origin)
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -372,7 +392,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        return softmax(self._outputs(X), axis=1)
+        X, origin = self._rows_like_fit(X, "predict_proba")
+        return to_namespace_of(origin, self._outputs_of(X).softmax(1))
 
     def decision_function(self, X):
         """Return the logit of each class, or for two classes the log-odds of the second.
@@ -386,27 +407,28 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
         """
-        logits = self._outputs(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        X, origin = self._rows_like_fit(X, "decision_function")
+        logits = self._outputs_of(X)
+        binary = logits.shape[1] == 2
+        return to_namespace_of(origin, logits[:, 1] - logits[:, 0] if binary else logits)
 
-    def _check_weight(self, X, y, sample_weight):
+    def _validate(self, X, y, *, reset):
+        X, y = super()._validate(X, y, reset=reset)
         check_classification_targets(y)
-        return super()._check_weight(X, y, sample_weight)
+        return X, column_or_1d(y, warn=True)
+
+    def _weigh(self, target, weight):
+        weight = weight * class_weights(self.class_weight, self.classes_, target, weight)[target]
+        return super()._weigh(target, weight)
 
     def _encode(self, y, *, again, classes=None):
-        y = column_or_1d(y, warn=True)
         if not again:
-            self.classes_ = np.unique(y) if classes is None else np.unique(classes)
-        unseen = np.setdiff1d(y, self.classes_)
-        if len(unseen):
-            raise ValueError(
-                f"y has labels that are not among the classes of the first call: {unseen}. "
-                "Pass classes= to the first partial_fit, or fit anew."
-            )
-        return np.searchsorted(self.classes_, y)
+            classes = y if classes is None else column_or_1d(classes)
+            self.classes_ = unique_labels(classes)
+        return encode_labels(y, self.classes_)
 
     def _n_outputs(self, target):
-        return len(self.classes_)
+        return self.classes_.shape[0]
 
     def _scale_target(self, target, weight):
         pass
@@ -417,8 +439,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
     def _readout_solver(self, penalty):
         def solve(Z, target, weight):
             present = np.unique(target)
-            weights = np.zeros((len(self.classes_), Z.shape[1]))
-            bias = np.zeros(len(self.classes_))
+            weights = np.zeros((self.classes_.shape[0], Z.shape[1]))
+            bias = np.zeros(self.classes_.shape[0])
             if len(present) == 1:
                 return weights, bias, 0
             C = 1 / penalty if penalty else np.inf
@@ -505,28 +527,31 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
-        check_is_fitted(self)
-        return self._values_of(validate_data(self, X, dtype=DTYPES, reset=False))
+        X, origin = self._rows_like_fit(X, "predict")
+        return to_namespace_of(origin, self._values_of(X))
 
     def _values_of(self, X):
-        y = self._outputs_of(X) * self._y_scale + self._y_mean
+        outputs = self._outputs_of(X).double()
+        y = outputs * self._y_scale.to(outputs) + self._y_mean.to(outputs)
         return y[:, 0] if self._y_flat else y
 
     def _encode(self, y, *, again):
         if not again:
             self._y_flat = y.ndim == 1
-        return y.astype(np.float64).reshape(len(y), -1)
+        return to_tensor(y, dtype=torch.float64).reshape(y.shape[0], -1)
 
     def _n_outputs(self, target):
         return target.shape[1]
 
     def _scale_target(self, target, weight):
-        self._y_mean = np.average(target, axis=0, weights=weight)
-        deviation = np.average((target - self._y_mean) ** 2, axis=0, weights=weight) ** 0.5
-        self._y_scale = np.where(deviation > 0, deviation, 1.0)
+        mean = weight @ target / weight.sum()
+        deviation = (weight @ (target - mean).square() / weight.sum()).sqrt()
+        self._y_mean = mean.cpu()  # small, and a pickle is to load anywhere
+        self._y_scale = torch.where(deviation > 0, deviation, 1.0).cpu()
 
     def _target_tensor(self, X, target):
-        return self._to_device((target - self._y_mean) / self._y_scale)
+        mean, scale = self._y_mean.to(target.device), self._y_scale.to(target.device)
+        return self._to_device((target - mean) / scale)
 
     def _readout_solver(self, penalty):
         def solve(Z, target, weight):

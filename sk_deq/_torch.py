@@ -47,13 +47,19 @@ def resolve_dtype(dtype):
     return _DTYPES[name]
 
 
-def to_tensor(array, *, dtype=None, device="cpu"):
-    """Return `array` (numpy or torch) as a tensor; shares memory where that is safe."""
+def to_tensor(array, *, dtype=None, device=None):
+    """Return `array` (of any array library) as a tensor; shares memory where that is safe.
+
+    A tensor stays on its device if `device` is None; a numpy array is on the CPU.
+    """
     if not isinstance(array, torch.Tensor):
-        array = np.asarray(array)
-        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-            array = array.copy()  # torch cannot wrap read-only or reversed memory
-        array = torch.from_numpy(array)
+        if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+            array = torch.from_dlpack(array)
+        else:
+            array = np.asarray(array)
+            if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+                array = array.copy()  # torch cannot wrap read-only or reversed memory
+            array = torch.from_numpy(array)
     return array.to(device=device, dtype=dtype)
 
 

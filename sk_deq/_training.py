@@ -86,6 +86,10 @@ class _BestWeights(Callback):
         self.best_, self.waited_, self.diverged_ = math.inf, 0, False
         self.weights_ = deepcopy(net.module_.state_dict())
 
+    def on_epoch_begin(self, net, **kwargs):
+        if net.valid is None:
+            self.first_ = deepcopy(net.module_.state_dict())
+
     def on_epoch_end(self, net, **kwargs):
         epoch = net.history[-1]
         loss = epoch.get("valid_loss", epoch["train_loss"])
@@ -94,7 +98,9 @@ class _BestWeights(Callback):
             raise KeyboardInterrupt  # skorch's way for a callback to end the training
         if loss < self.best_:
             self.best_, self.waited_ = loss, 0
-            self.weights_ = deepcopy(net.module_.state_dict())
+            # the validation loss is that of the epoch's last weights, which the training loss never
+            # saw: a step that was too long may have led to them
+            self.weights_ = self.first_ if net.valid is None else deepcopy(net.module_.state_dict())
         else:
             self.waited_ += 1
         if self.patience is not None and self.waited_ >= self.patience:
@@ -112,7 +118,7 @@ class TrainingNet(NeuralNet):
     usual events.
     """
 
-    def __init__(self, *args, valid=None, weight_decay=0.01, generator=None, statistics=None,
+    def __init__(self, *args, valid=None, weight_decay=0.1, generator=None, statistics=None,
                  accuracy=None, one_cycle=True, watched=False, **kwargs):  # fmt: skip
         super().__init__(*args, train_split=None, **kwargs)
         self.watched = watched

@@ -48,7 +48,8 @@ def make_gaussian_mixture(
     Raises
     ------
     ValueError
-        If a size is not a positive integer or n_features < n_classes, or covariance_scale < 0.
+        If a size is not a positive integer or n_features < n_classes, covariance_scale < 0, or a
+        number is not finite.
 
     References
     ----------
@@ -73,8 +74,10 @@ def make_gaussian_mixture(
             f"n_features={n_features} must be at least n_classes={n_classes}: every class has its "
             "own axis."
         )
-    if not covariance_scale >= 0:
-        raise ValueError(f"covariance_scale must be >= 0, got {covariance_scale!r}.")
+    if not 0 <= covariance_scale < np.inf:
+        raise ValueError(f"covariance_scale must be >= 0 and finite, got {covariance_scale!r}.")
+    if not np.isfinite(mean_shift):
+        raise ValueError(f"mean_shift must be finite, got {mean_shift!r}.")
     rng = check_random_state(random_state)
     y = rng.permutation(np.arange(n_samples) % n_classes)
     variance = (1 + y * covariance_scale / np.sqrt(n_features)) / n_features

@@ -108,7 +108,9 @@ class SpectrumDisplay(_Display):
             Symmetric matrices, by the name that the legend gives them.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
-        kind, **kwargs
+        kind : {"rank", "histogram"}, default="rank"
+            As in :meth:`plot`.
+        **kwargs
             As in :meth:`plot`.
 
         Returns
@@ -140,7 +142,9 @@ class SpectrumDisplay(_Display):
             Rows to compare the kernels on.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
-        kind, **kwargs
+        kind : {"rank", "histogram"}, default="rank"
+            As in :meth:`plot`.
+        **kwargs
             As in :meth:`plot`.
 
         Returns
@@ -167,7 +171,7 @@ class SpectrumDisplay(_Display):
             Eigenvalue against rank, both logarithmic; or a histogram of the logarithms, which
             leaves out eigenvalues that are 0 to rounding.
         **kwargs
-            For ``Axes.plot`` or ``Axes.hist``.
+            For ``Axes.plot`` or ``Axes.stairs``.
 
         Returns
         -------
@@ -186,8 +190,11 @@ class SpectrumDisplay(_Display):
         else:
             every = np.concatenate(list(kept.values()))
             bins = np.geomspace(every.min() / 1.01, every.max() * 1.01, 41)
-            for name, values in kept.items():
-                ax.hist(values, bins=bins, **{"label": name, "alpha": 0.5, **kwargs})
+            for (name, values), color, line in zip(
+                kept.items(), cycle(_COLORS), cycle(_LINES), strict=False
+            ):
+                style = {"color": color, "linestyle": line, "linewidth": 1.5, "label": name}
+                ax.stairs(np.histogram(values, bins)[0], bins, **{**style, **kwargs})
             ax.set(xscale="log", xlabel="eigenvalue", ylabel="number")
             ax.legend()
         return self
@@ -254,7 +261,11 @@ class ActivationDisplay(_Display):
             The DEQ's activation.
         layers : sequence of Layer, str or callable
             For instance ``match_explicit(...).layers``.
-        recurrent_var, input_var, bias_var, center, tau0
+        recurrent_var, input_var, bias_var : float
+            As in :func:`sk_deq.theory.deq_scale`.
+        center : bool, default=True
+            As in :func:`sk_deq.theory.deq_scale`.
+        tau0 : float, default=1.0
             As in :func:`sk_deq.theory.deq_scale`.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.

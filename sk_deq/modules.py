@@ -142,7 +142,7 @@ class DEQ(nn.Module):
         self.bias = _normal((width,), bias_var, generator)
         start = torch.randn(width, generator=generator, dtype=torch.float64)
         self.register_buffer("_direction", nn.functional.normalize(start, dim=0))
-        self._follow_direction(50)
+        self._follow_direction(50, growth=1.0)
         self.max_norm = MAX_GAIN / self.activation.lipschitz
         if not contract:
             # 5 % above what power iteration sees, so that the initial weight is left as it is
@@ -150,28 +150,55 @@ class DEQ(nn.Module):
         self.to(device=device, dtype=dtype or torch.get_default_dtype())
 
     def extra_repr(self):
+        """Return what ``repr`` shows between the brackets."""
         return f"{self.in_features}, {self.width}, activation={self.activation.name!r}"
 
     @torch.no_grad()
-    def _follow_direction(self, n_iter):
-        """Power iterations towards the direction that W stretches most."""
-        W = self.recurrent_weight
-        for _ in range(n_iter):
+    def _follow_direction(self, max_iter, growth):
+        """Power iterations towards the direction v that W stretches most.
+
+        Two of them, or as many as it takes until |W^T W v| grows by less than the factor `growth`:
+        after the long steps of a high learning rate another direction may have become the first.
+        """
+        W, last = self.recurrent_weight, 0.0
+        for k in range(max_iter):
             image = W.T @ (W @ self._direction)
-            self._direction = image / torch.linalg.vector_norm(image).clamp_min(1e-30)
+            size = torch.linalg.vector_norm(image)
+            self._direction = image / size.clamp_min(1e-30)
+            if growth > 1 and k and size <= growth * last:
+                break
+            last = size
 
     def _norm(self):
         """|W v| at the direction v, whose derivative in W is that of the spectral norm."""
         return torch.linalg.vector_norm(self.recurrent_weight @ self._direction)
 
     def effective_recurrent_weight(self):
-        """Return W min(1, c / |W|), the recurrent weight that ``forward`` uses."""
+        r"""Return W min(1, c / \|W\|_2), the recurrent weight that ``forward`` uses.
+
+        Returns
+        -------
+        Tensor of shape (width, width)
+            Differentiable. In training mode with gradients, W's largest stretch is followed by two
+            more power iterations first.
+        """
         if self.training and torch.is_grad_enabled():
-            self._follow_direction(2)
+            self._follow_direction(20, growth=1.02)
         return self.recurrent_weight * (self.max_norm / self._norm()).clamp_max(1)
 
     def forward(self, x):
-        """Return the features z of the rows x, (n, in_features) to (n, width)."""
+        """Compute the features.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, in_features)
+            Rows.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, width)
+            The features z.
+        """
         u = torch.addmm(self.bias, x, self.input_weight.T)  # once, not in every iteration
         a = Equilibrium.apply(
             u,
@@ -259,11 +286,23 @@ class ExplicitNetwork(nn.Module):
         self.to(device=device, dtype=dtype or torch.get_default_dtype())
 
     def extra_repr(self):
+        """Return what ``repr`` shows between the brackets."""
         names = ", ".join(layer.family for layer in self.layers)
         return f"{self.in_features}, {self.width}, layers=({names})"
 
     def forward(self, x):
-        """Return the features of the rows x, (n, in_features) to (n, width)."""
+        """Compute the features.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, in_features)
+            Rows.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, width)
+            Output of the last hidden layer, over sqrt(width).
+        """
         h = self.layers[0](torch.addmm(self.bias, x, self.input_weight.T))
         for layer, hidden in zip(self.layers[1:], self.hidden, strict=True):
             h = layer(hidden(h))

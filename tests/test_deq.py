@@ -11,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 
 from sk_deq import (
@@ -45,9 +44,8 @@ def data_for(estimator):
     return IRIS if hasattr(estimator, "predict_proba") else DIABETES
 
 
-@parametrize_with_checks([E(width=16, max_epochs=30, lr=0.02) for E in ESTIMATORS])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
+def outputs(model, X):
+    return model.predict_proba(X) if hasattr(model, "classes_") else model.predict(X)
 
 
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
@@ -60,23 +58,16 @@ def test_learns(Estimator, train):
 
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 @pytest.mark.parametrize("batch_size", ["auto", 40])
-def test_same_random_state_gives_the_same_bits_and_nothing_global_changes(Estimator, batch_size):
+def test_same_random_state_gives_the_same_bits_and_nothing_global_changes(
+    Estimator, batch_size, unchanged_globals
+):
     X, y = data_for(Estimator)
-    before = (
-        torch.random.get_rng_state(),
-        np.random.get_state()[1].copy(),  # noqa: NPY002
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-    )
     models = [Estimator(**SMALL, batch_size=batch_size).fit(X, y) for _ in range(2)]
     other = Estimator(**{**SMALL, "random_state": 1}, batch_size=batch_size).fit(X, y)
     assert_array_equal(models[0].predict(X), models[1].predict(X))
     for one, two in zip(*(m.module_.parameters() for m in models), strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(other.module_.readout.weight, models[0].module_.readout.weight)
-    assert torch.equal(before[0], torch.random.get_rng_state())
-    assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
-    assert before[2:] == (torch.get_num_threads(), torch.get_default_dtype())
 
 
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
@@ -87,29 +78,7 @@ def test_integer_weights_equal_repeated_rows_in_full_batch(Estimator):
     model = Estimator(**SMALL, batch_size=1000)
     weighted = clone(model).fit(X, y, sample_weight=weight)
     repeated = clone(model).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(weighted._outputs(X), repeated._outputs(X), rtol=1e-6, atol=1e-9)
-
-
-def test_integer_weights_equal_repeated_rows_on_average_in_small_batches():
-    X, y = IRIS
-    weight = np.where(y == 1, 3, 1)
-    rows = np.repeat(np.arange(150), weight)
-    draws = {"weighted": [], "repeated": [], "plain": []}
-    for seed in range(8):
-        model = DEQClassifier(width=16, max_epochs=40, batch_size=30, random_state=seed)
-        draws["weighted"].append(clone(model).fit(X, y, weight).predict_proba(X))
-        draws["plain"].append(clone(model).fit(X, y).predict_proba(X))
-        # 250 rows are 9 batches to 5: 22 epochs make as many steps
-        model.set_params(max_epochs=22, random_state=100 + seed)
-        draws["repeated"].append(clone(model).fit(X[rows], y[rows]).predict_proba(X))
-
-    def deviations(one, two):
-        one, two = np.stack(draws[one]), np.stack(draws[two])
-        return np.abs(one.mean(0) - two.mean(0)) / np.sqrt((one.var(0) + two.var(0)) / 7)
-
-    assert np.mean(deviations("weighted", "repeated") < 3) > 0.95
-    # the test can tell: ignoring the weights shows
-    assert np.mean(deviations("plain", "repeated") < 3) < 0.95
+    assert_allclose(outputs(weighted, X), outputs(repeated, X), rtol=1e-6, atol=1e-9)
 
 
 def test_class_weight_balanced_equals_the_equivalent_sample_weight():
@@ -263,13 +232,26 @@ def test_fixed_points_that_do_not_converge_are_told(train):
         model.predict(IRIS[0])
 
 
-def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights():
-    X, y = DIABETES
-    model = DEQRegressor(width=16, max_epochs=50, batch_size=50, lr=1e19, random_state=0)
+@pytest.mark.parametrize("batch_size", ["auto", 50])
+def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights(batch_size):
+    X, y = DIABETES[0][:200], DIABETES[1][:200]
+    model = DEQRegressor(width=16, max_epochs=50, lr=1e15, batch_size=batch_size, random_state=0)
     with pytest.warns(ConvergenceWarning, match="not finite.*Lower lr"):
         model.fit(X, y)
     assert model.n_iter_ < 50
-    assert np.isfinite(model.predict(X)).all()
+    # those that the best epoch began with, here the initial ones, whose readout is 0
+    assert_allclose(model.predict(X), y.mean(), rtol=1e-6)
+
+
+def test_a_long_training_at_a_high_learning_rate_stays_well_posed():
+    X, y = IRIS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a fixed point that is not found would be told
+        model = DEQClassifier(width=32, lr=0.2, max_epochs=200, random_state=0).fit(X, y)
+    assert max(epoch["fixed_point_residual"] for epoch in model.history_) <= model.tol
+    assert model.history_[-1]["train_loss"] < 0.1
+    W = model.module_.features.effective_recurrent_weight().detach()
+    assert torch.linalg.matrix_norm(W, 2) < 1
 
 
 def test_a_recurrent_variance_that_cannot_be_kept_is_told():
@@ -342,7 +324,8 @@ def test_errors_name_the_parameter():
 
 @pytest.mark.parametrize("name", ["leaky_relu", "abs", "tanh", "erf", "sin", "elu", "gelu", "silu"])
 def test_every_activation_trains(name):
-    model = DEQClassifier(width=32, activation=name, max_epochs=300, random_state=0).fit(*IRIS)
+    model = DEQClassifier(width=32, activation=name, max_epochs=50, lr=0.02, random_state=0)
+    model.fit(*IRIS)
     assert model.score(*IRIS) > 0.95
 
 
@@ -359,7 +342,7 @@ def test_defaults_on_wine_and_digits():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
-def test_on_a_gpu(Estimator):
+def test_a_gpu_gives_what_the_cpu_gives(Estimator):
     X, y = data_for(Estimator)
     here = Estimator(width=32, random_state=0, device="cpu").fit(X, y)
     there = Estimator(width=32, random_state=0, device="cuda").fit(X, y)

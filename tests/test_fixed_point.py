@@ -5,11 +5,12 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from sk_deq import _fixed_point
 from sk_deq._activations import get_activation
 from sk_deq._fixed_point import Equilibrium, solve, warn_unconverged
 
 
-def affine(radius, d=20, n=50, seed=0, dtype=torch.float64):
+def affine(radius, d=20, n=50, seed=0, dtype=torch.float64, device="cpu"):
     """f(z, u) = z W^T + u with W of spectral radius `radius`, and its solution."""
     rng = torch.Generator().manual_seed(seed)
     W = torch.randn(d, d, generator=rng, dtype=torch.float64)
@@ -17,14 +18,14 @@ def affine(radius, d=20, n=50, seed=0, dtype=torch.float64):
     W *= radius / torch.linalg.eigvalsh(W).abs().max()
     u = torch.randn(n, d, generator=rng, dtype=torch.float64)
     solution = torch.linalg.solve(torch.eye(d, dtype=torch.float64) - W, u.T).T
-    W = W.to(dtype)
-    return (lambda z, u: torch.addmm(u, z, W.T)), u.to(dtype), solution.to(dtype)
+    W, u, solution = (t.to(device=device, dtype=dtype) for t in (W, u, solution))
+    return (lambda z, u: torch.addmm(u, z, W.T)), u, solution
 
 
 @pytest.mark.parametrize("method", ["picard", "anderson", "auto"])
 @pytest.mark.parametrize("radius", [0.1, 0.5, 0.9])
-def test_solves_an_affine_map(method, radius):
-    f, u, solution = affine(radius)
+def test_solves_an_affine_map(method, radius, device):
+    f, u, solution = affine(radius, device=device)
     solved = solve(f, (u,), torch.zeros_like(u), method=method, tol=1e-10, max_iter=1000)
     assert solved.converged.all() and (solved.residual <= 1e-10).all()
     assert torch.allclose(solved.value, solution, rtol=0, atol=1e-10 / (1 - radius) * 30)
@@ -52,9 +53,28 @@ def test_a_row_that_does_not_depend_on_its_neighbours_takes_its_own_number_of_it
 
 
 @pytest.mark.parametrize("method", ["picard", "anderson", "auto"])
-def test_a_row_gives_the_same_alone_and_in_any_batch(method):
-    f, u, _ = affine(0.95, n=200, dtype=torch.float32)
-    u *= torch.logspace(-3, 3, 200)[:, None]  # rows stop at different times
+def test_looking_at_the_rows_less_often_changes_nothing(method, monkeypatch):
+    # what a GPU does, so as not to wait for the host in each iteration
+    f, u, _ = affine(0.95, n=40)
+    u *= torch.logspace(-3, 3, 40)[:, None]
+    for max_iter in (7, 500):
+        every, seldom = (
+            (
+                monkeypatch.setattr(_fixed_point, "_BURST", {"cpu": burst}),
+                solve(f, (u,), u, method=method, tol=1e-8, max_iter=max_iter),
+            )[1]
+            for burst in (1, 5)
+        )
+        assert torch.equal(every.n_iter, seldom.n_iter)
+        torch.testing.assert_close(every.value, seldom.value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(every.residual, seldom.residual, rtol=1e-3, atol=1e-14)
+        assert every.converged.all() == seldom.converged.all() == (max_iter == 500)
+
+
+@pytest.mark.parametrize("method", ["picard", "anderson", "auto"])
+def test_a_row_gives_the_same_alone_and_in_any_batch(method, device):
+    f, u, _ = affine(0.95, n=200, dtype=torch.float32, device=device)
+    u *= torch.logspace(-3, 3, 200, device=device)[:, None]  # rows stop at different times
 
     def value(u):
         return solve(f, (u,), u, method=method, tol=1e-3, max_iter=500).value
@@ -62,7 +82,7 @@ def test_a_row_gives_the_same_alone_and_in_any_batch(method):
     whole = value(u)
     # rounding, amplified by the conditioning 1 / (1 - radius); stopping together would leave 1e-3
     scale = 10 * torch.finfo(torch.float32).eps / (1 - 0.95) * whole.abs().amax(1)
-    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(1)).to(device)
     assert ((value(u[order]) - whole[order]).abs().amax(1) <= scale[order]).all()
     for i in (0, 57, 199):
         assert (value(u[i : i + 1])[0] - whole[i]).abs().max() <= scale[i]

@@ -42,6 +42,7 @@ def test_gated_network_has_the_kernel_of_the_deq_for_any_norms(activation):
     K, G, match = _kernels(activation, "ck", _rows(150, 5))
     assert match.n_groups <= 4
     assert torch.linalg.matrix_norm(G - K, 2) < 1e-5 * torch.linalg.matrix_norm(K, 2)
+    assert (G - K).norm() < 1e-5 * K.norm()
     off_diagonal = (G - K) - torch.diag((G - K).diagonal())
     assert off_diagonal.abs().max() < 1e-5 * K.abs().max()
 
@@ -74,6 +75,23 @@ def test_apply_is_the_hermite_series_of_the_gates():
     ]
     expected = gates[0].numpy() @ np.array(hermite)
     np.testing.assert_allclose(match.apply(t[None], gates)[0], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("center", [True, False])
+def test_the_table_of_the_activations_agrees_with_their_series(activation, center):
+    match = exact_match(
+        equilibrium(activation, 0.5, center=center), "ck", torch.tensor([0.5, 1.5]).double()
+    )
+    norms = torch.linspace(0.4, 1.6, 9, dtype=torch.float64)  # two of them outside
+    t = torch.randn(9, 2000 * match.n_groups, generator=torch.Generator().manual_seed(0)).double()
+    gates = match.gates(norms)
+    series = [
+        match.apply(part, gates[group]) / np.sqrt(2000)
+        for group, part in enumerate(t.tensor_split(match.n_groups, dim=1))
+    ]
+    series = torch.cat(series, 1)
+    assert (match(t, norms) - series).norm() < 1e-6 * series.norm()
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])

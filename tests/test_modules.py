@@ -46,11 +46,11 @@ def test_gradcheck_of_every_parameter(name):
 
 
 @pytest.mark.parametrize("solver", ["auto", "picard", "anderson"])
-def test_a_row_gives_the_same_alone_and_in_any_batch(solver):
-    deq = DEQ(20, 64, solver=solver, tol=1e-3, generator=generator()).eval()
-    x = rows(4096, 20, dtype=torch.float32)
+def test_a_row_gives_the_same_alone_and_in_any_batch(solver, device):
+    deq = DEQ(20, 64, solver=solver, tol=1e-3, generator=generator(), device=device).eval()
+    x = rows(4096, 20, dtype=torch.float32).to(device)
     whole = deq(x).detach()
-    order = torch.randperm(4096, generator=generator(5))
+    order = torch.randperm(4096, generator=generator(5)).to(device)
     assert (deq(x[order]) - whole[order]).abs().max() < 1e-6
     for i in range(0, 4096, 97):
         assert (deq(x[i : i + 1])[0] - whole[i]).abs().max() < 1e-6
@@ -96,17 +96,17 @@ def test_long_training_at_a_high_learning_rate_stays_a_contraction():
     X, y = load_digits(return_X_y=True)
     X = torch.tensor(X, dtype=torch.float32) / 61
     y = torch.tensor(y)
-    deq = DEQ(64, 64, generator=generator())
+    deq = DEQ(64, 48, generator=generator())
     solves = []
     deq.report = lambda solved, stage: solves.append(bool(solved.converged.all()))
-    readout = torch.nn.utils.skip_init(torch.nn.Linear, 64, 10)
+    readout = torch.nn.utils.skip_init(torch.nn.Linear, 48, 10)
     torch.nn.init.zeros_(readout.weight)
     torch.nn.init.zeros_(readout.bias)
     parameters = [*deq.parameters(), *readout.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=0.05)
     losses, batches = [], generator(2)
-    for _ in range(400):
-        batch = torch.randint(len(X), (128,), generator=batches)
+    for _ in range(300):
+        batch = torch.randint(len(X), (96,), generator=batches)
         loss = torch.nn.functional.cross_entropy(readout(deq(X[batch])), y[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -204,18 +204,47 @@ def test_named_activations_are_centred_at_their_own_scale():
     assert abs(float(z.mean())) * math.sqrt(4000) < 0.05
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu_the_result_is_that_of_the_cpu():
+def step(deq, x):
+    """Features and the gradient of every parameter for the sum of their squares."""
+    deq.zero_grad()
+    features = deq(x)
+    features.square().sum().backward()
+    return features.detach(), [p.grad.clone() for p in deq.parameters()]
+
+
+def test_a_device_gives_what_the_cpu_gives(device):
     deq = DEQ(20, 64, tol=1e-6, generator=generator())
     x = rows(300, 20, dtype=torch.float32)
-    here = deq(x)
-    here.square().sum().backward()
-    grads = [p.grad.clone() for p in deq.parameters()]
-    there = copy.deepcopy(deq).cuda()
-    there.zero_grad()
-    features = there(x.cuda())
-    features.square().sum().backward()
-    torch.testing.assert_close(features.cpu(), here, rtol=1e-4, atol=1e-6)
-    for p, grad in zip(there.parameters(), grads, strict=True):
-        torch.testing.assert_close(p.grad.cpu(), grad, rtol=1e-3, atol=1e-5)
+    here, gradients = step(deq, x)
+    there, there_gradients = step(copy.deepcopy(deq).to(device), x.to(device))
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-6)
+    for one, other in zip(there_gradients, gradients, strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-3, atol=1e-5)
+
+
+def peak_bytes(work, device):
+    """The most memory that `work` held at once, beyond what was there before."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU],
+                                profile_memory=True) as profile:  # fmt: skip
+        work()
+    events = profile.profiler.kineto_results.events()  # in the order of time
+    return int(np.cumsum([e.nbytes() for e in events if e.name() == "[memory]"]).max())
+
+
+def test_peak_memory_of_a_step_does_not_depend_on_the_iterations(device):
+    x = rows(512, 20).to(device)
+    spec = {"recurrent_var": 0.5, "solver": "picard", "tol": 1e-30, "dtype": torch.float64}
+    peaks = {}
+    for max_iter in (5, 40):  # too few for any row to come to rest
+        deq = DEQ(20, 64, max_iter=max_iter, generator=generator(), device=device, **spec)
+        deq.report = ignore
+        step(deq, x)
+        peaks[max_iter] = peak_bytes(lambda deq=deq: step(deq, x), device)
+    state = 512 * 64 * 8
+    assert 4 * state < peaks[5] < 16 * state
+    assert peaks[40] == peaks[5]

@@ -1,0 +1,91 @@
+"""What estimators share: arrays of any library, pickles that load anywhere, callbacks, links."""
+
+import warnings
+from copy import deepcopy
+from multiprocessing import current_process
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from ._array_api import (
+    ARRAY_API_SUPPORT,
+    device_for,
+    empty_like,
+    float_dtypes,
+    require_namespace_of_fit,
+    rows_of,
+)
+from ._callbacks import CallbackSupportMixin
+
+
+class DEQEstimator(CallbackSupportMixin, BaseEstimator):
+    """Base of the estimators. They set `_like`, an empty array of the kind of fit's X."""
+
+    _doc_link_module = "sk_deq"
+    _doc_link_template = (
+        "https://sk-deq.readthedocs.io/en/stable/generated/{estimator_module}.{estimator_name}.html"
+    )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = ARRAY_API_SUPPORT
+        return tags
+
+    def _resolve_device(self):
+        """The torch.device to fit on; call it when `_like` is set."""
+        device = device_for(self.device, self._like)
+        if device.type == "cuda" and current_process().name != "MainProcess":
+            warnings.warn(
+                "Fitting on a GPU in a worker process: every worker holds its own CUDA context and "
+                "they wait for one another. Use n_jobs=1, or device='cpu' with n_jobs > 1.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return device
+
+    def _rows_like_fit(self, X, method):
+        """Validated rows for `method`, and an array of the kind that its result is to be of.
+
+        Rows are a tensor, or an ndarray, which is maybe mapped from a file.
+
+        Raises
+        ------
+        ValueError
+            scikit-learn's own, where X is not of the namespace and device seen in fit.
+        """
+        check_is_fitted(self)
+        require_namespace_of_fit(X, self, method)
+        X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
+        return rows_of(X), empty_like(X)
+
+    def __getstate__(self):
+        """Bring tensors to the CPU, where any machine can load them."""
+        state = dict(super().__getstate__())
+        devices = {name: _device(value) for name, value in state.items()}
+        state["_devices"] = {name: d for name, d in devices.items() if d != "cpu"}
+        for name in state["_devices"]:
+            state[name] = _moved(deepcopy(state[name]), "cpu")
+        return state
+
+    def __setstate__(self, state):
+        """Bring tensors back to their device, if this machine has it."""
+        devices = state.pop("_devices", {})
+        super().__setstate__(state)
+        if torch.cuda.is_available():
+            for name, device in devices.items():
+                setattr(self, name, _moved(getattr(self, name), device))
+
+
+def _device(value):
+    """Where a tensor, a module or a list of tensors lives; "cpu" for anything else."""
+    if isinstance(value, nn.Module):
+        value = list(value.parameters())
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return str(value.device) if isinstance(value, torch.Tensor) else "cpu"
+
+
+def _moved(value, device):
+    return [v.to(device) for v in value] if isinstance(value, list) else value.to(device)

@@ -1,0 +1,83 @@
+"""scikit-learn's callback protocol, where the installed version has it."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.model_selection import GridSearchCV
+from tiny import CLASSIFIERS, NETWORKS, SETTINGS, tiny
+
+callback = pytest.importorskip("sklearn.callback")
+IRIS, DIABETES = load_iris(return_X_y=True), load_diabetes(return_X_y=True)
+
+
+class Recorder:
+    """The events that an estimator tells of."""
+
+    def __init__(self, stop_after=None):
+        self.events, self.stop_after = [], stop_after
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        self.events.append(f"end {context.task_name}")
+        return self.stop_after is not None and self.events.count("end epoch") >= self.stop_after
+
+
+def data_for(name):
+    X, y = IRIS if name in CLASSIFIERS else DIABETES
+    return X[::3], y[::3]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_events(name):
+    recorder = Recorder()
+    tiny(name, max_epochs=3).set_callbacks(recorder).fit(*data_for(name))
+    epochs = ["begin epoch", "end epoch"] * 3 if name in NETWORKS else []
+    assert recorder.events == ["setup", "begin fit", *epochs, "end fit", "teardown"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_callback_can_end_the_training(name):
+    X, y = data_for(name)
+    model = tiny(name).set_callbacks(Recorder(stop_after=2)).fit(X, y)
+    assert model.n_iter_ == 2
+    readout = Recorder()
+    tiny(name, train="readout").set_callbacks(readout).fit(X, y)
+    assert readout.events == ["setup", "begin fit", "end fit", "teardown"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scores_of_every_epoch(name):
+    X, y = data_for(name)
+    scoring = "accuracy" if name in CLASSIFIERS else "r2"
+    monitor = callback.ScoringMonitor(scoring=scoring)
+    model = tiny(name, max_epochs=5).set_callbacks(monitor).fit(X, y)
+    log = monitor.get_logs()
+    scores = [entry[scoring] for entry in log.data]
+    assert len(scores) == 6  # five epochs, and the end of fit
+    assert scores[-1] == scores[-2] == pytest.approx(model.score(X, y))
+    assert len(np.unique(scores)) > 1
+    # looking at the scores changes nothing
+    assert np.array_equal(model.predict(X), tiny(name, max_epochs=5).fit(X, y).predict(X))
+
+
+@pytest.mark.parametrize("name", ["DEQClassifier", "DEQKernelRidge"])
+def test_inside_a_search_with_workers(name, capsys):
+    pytest.importorskip("rich")
+    X, y = data_for(name)
+    monitor = callback.ScoringMonitor(scoring="accuracy" if name in CLASSIFIERS else "r2")
+    model = tiny(name, max_epochs=2, alpha=0.1).set_callbacks(monitor)
+    search = GridSearchCV(model, {"recurrent_var": [0.1, 0.2]}, cv=2, n_jobs=2)
+    search.set_callbacks(callback.ProgressBar()).fit(X, y)
+    data = monitor.get_logs(include_lineage=True).data
+    epochs = [entry for entry in data if entry["task_name"] == "epoch"]
+    # four fits and the refit
+    assert len(epochs) == (10 if name in NETWORKS else 0)
+    assert len([entry for entry in data if entry["estimator_name"] == name]) >= 5
