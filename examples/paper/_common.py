@@ -1,0 +1,101 @@
+"""What the experiments share: arguments, data, distances between kernels, tables, figures."""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.sparse.linalg import eigsh
+from sklearn.datasets import load_digits
+
+from sk_deq.datasets import make_gaussian_mixture
+
+EIGHT_ACTIVATIONS = ["relu", "leaky_relu", "elu", "silu", "tanh", "gelu", "softplus", "abs"]
+
+
+def arguments(description, data=False, parts=None):
+    """The command line that every script has."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for CSV and PNG files")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    if data:
+        text = "folder with mnist.npz, fashion_mnist.npz and cifar10.npz; without it: digits"
+        parser.add_argument("--data-dir", type=Path, help=text)
+    if parts:
+        parser.add_argument("--parts", default=parts, help="letters of the parts to run")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def write_table(path, rows):
+    """Write a list of dicts with equal keys as CSV, floats to four digits, and print it."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(shown)
+            print("  ".join(f"{k}={v}" for k, v in shown.items()))
+    print(f"-> {path}", flush=True)
+
+
+def new_figure(n_columns=1, n_rows=1, width=4.5, height=3.6, **kwargs):
+    """A figure that needs no display, and its axes as a matrix."""
+    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **kwargs)
+
+
+def spectral_norm(matrix):
+    """Largest absolute eigenvalue of a symmetric matrix."""
+    if len(matrix) <= 200:
+        return float(np.abs(np.linalg.eigvalsh(matrix)).max())
+    start = np.random.default_rng(0).uniform(-1, 1, len(matrix))
+    return float(abs(eigsh(matrix, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0]))
+
+
+def spectral_error(kernel, exact):
+    """Spectral norm of the difference over that of the exact kernel."""
+    return spectral_norm(kernel - exact) / spectral_norm(exact)
+
+
+def unit_scale(X):
+    """Divide by the root-mean-square norm of the rows: tau0 = 1."""
+    return X / np.sqrt((X**2).sum(axis=1).mean())
+
+
+def mixture(p, seed, ratio=0.8):
+    """The paper's two classes, ratio * p rows, at tau0 = 1."""
+    X, y = make_gaussian_mixture(int(ratio * p), p, random_state=seed)
+    return unit_scale(X), y
+
+
+def load_images(args, name, n_train, n_test, seed=0):
+    """Random training and test rows of an image set in [0, 1]; of digits without --data-dir."""
+    rng = np.random.default_rng(seed)
+    if args.data_dir is None:
+        X, y = load_digits(return_X_y=True)
+        order = rng.permutation(len(X))
+        n_test = min(n_test, len(X) // 3)
+        train, test = order[n_test : n_test + n_train], order[:n_test]
+        return X[train] / 16, y[train], X[test] / 16, y[test]
+    arrays = []
+    with np.load(args.data_dir / f"{name}.npz") as data:
+        for part, n in (("train", n_train), ("test", n_test)):
+            X, y = data[f"X_{part}"], data[f"y_{part}"]
+            chosen = rng.permutation(len(X))[:n]
+            arrays += [X[chosen].reshape(len(chosen), -1) / 255, y[chosen].ravel()]
+    return tuple(arrays)
+
+
+class Clock:
+    """``with Clock() as clock: ...`` and then ``clock.seconds``."""
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = time.perf_counter() - self._start
