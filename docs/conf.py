@@ -1,5 +1,10 @@
 """Sphinx configuration. Build with ``python -m sphinx -W docs docs/_build/html``."""
 
+import zlib
+from pathlib import Path
+
+import matplotlib
+
 import sk_deq
 
 project = "sk_deq"
@@ -14,32 +19,68 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # formulas without a network
 ]
-exclude_patterns = ["_build"]
-nitpicky = False
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_deq"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_static_path = ["_static"]
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+}
+html_css_files = ["narrow.css"]
+# pages without pages below them have nothing to show beside them
+html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"}
+html_show_sourcelink = False
 
 autosummary_generate = True
-numpydoc_show_class_members = False  # autosummary lists what is worth a page
+numpydoc_show_class_members = False  # the template of a class lists its methods
+suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 
-# Links to the neighbours; a build without a network leaves them out (-D intersphinx_mapping=).
+# Links to the neighbours. Without a network their inventories cannot be had: then those labels that
+# scikit-learn's own docstrings refer to come from an inventory written here, so that the build
+# passes, and other names of the neighbours are not links.
+offline = Path(__file__).parent / "_build" / "labels.inv"
+offline.parent.mkdir(exist_ok=True)
+metrics, output = "modules/model_evaluation.html", "auto_examples/miscellaneous/plot_set_output.html"
+labels = "".join(
+    f"{label} std:label -1 {page} -\n"
+    for label, page in {
+        "accuracy_score": f"{metrics}#accuracy-score",
+        "r2_score": f"{metrics}#r2-score",
+        "df_output_transform": output,
+        "sphx_glr_auto_examples_miscellaneous_plot_set_output.py": output,
+    }.items()
+)
+offline.write_bytes(
+    b"# Sphinx inventory version 2\n# Project: scikit-learn\n# Version: \n"
+    b"# The remainder of this file is compressed using zlib.\n" + zlib.compress(labels.encode())
+)
+intersphinx_timeout = 10
 intersphinx_mapping = {
-    "python": ("https://docs.python.org/3", None),
-    "numpy": ("https://numpy.org/doc/stable", None),
-    "sklearn": ("https://scikit-learn.org/stable", None),
-    "torch": ("https://docs.pytorch.org/docs/stable", None),
+    name: (url, (None, str(offline)))
+    for name, url in {
+        "sklearn": "https://scikit-learn.org/stable",
+        "python": "https://docs.python.org/3",
+        "numpy": "https://numpy.org/doc/stable",
+        "torch": "https://docs.pytorch.org/docs/stable",
+    }.items()
 }
 
+matplotlib.use("Agg")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "ignore_pattern": r"benchmarks|paper",
+    "ignore_pattern": r"/(benchmarks|paper)/",
     "filename_pattern": r"/plot_",
     "doc_module": ("sk_deq",),
+    "reference_url": {"sk_deq": None},
     "backreferences_dir": "generated/backreferences",
     "abort_on_example_error": True,
     "show_memory": False,
+    "image_srcset": ["2x"],
 }
