@@ -10,7 +10,7 @@ by marginal likelihood.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_iris
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, WhiteKernel
 from sklearn.preprocessing import scale
@@ -22,7 +22,8 @@ from sk_deq.kernels import DEQKernel
 # -------------
 #
 # A function seen at a few places. Where there are no observations the error bars grow; the network
-# extrapolates along lines, not back to a mean.
+# extrapolates along lines, not back to a mean. Two of its variances are kept: so few observations
+# say little about them.
 
 rng = np.random.default_rng(0)
 x = np.sort(np.r_[rng.uniform(-2, -0.5, 12), rng.uniform(0.7, 2, 12)])
@@ -31,7 +32,10 @@ grid = np.linspace(-4, 4, 200)
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, constrained_layout=True)
 for ax, activation in zip(axes, ["relu", "tanh"], strict=True):
-    prior = ConstantKernel(5.0) * DEQKernel(activation=activation) + WhiteKernel(0.01)
+    network = DEQKernel(
+        activation=activation, recurrent_var_bounds="fixed", bias_var_bounds="fixed"
+    )
+    prior = ConstantKernel(5.0) * network + WhiteKernel(0.01)
     model = GaussianProcessRegressor(prior, normalize_y=True).fit(x[:, None], y)
     mean, std = model.predict(grid[:, None], return_std=True)
     ax.fill_between(grid, mean - 2 * std, mean + 2 * std, alpha=0.3)
@@ -44,12 +48,13 @@ for ax, activation in zip(axes, ["relu", "tanh"], strict=True):
 # A table
 # -------
 #
-# Rows are scaled to norms of about 1. The learnt variances say what the data want: the larger
-# ``recurrent_var``, the deeper the network seems.
+# The length of an iris's petals from its other measurements. Rows are scaled to norms of about 1.
+# The learnt variances say what the data want: the larger ``recurrent_var``, the deeper the network
+# seems.
 
-X, target = load_diabetes(return_X_y=True)
-X, target = scale(X) / np.sqrt(X.shape[1]), scale(target)
-train, test = slice(0, 200), slice(200, None)
+iris = scale(load_iris().data)[rng.permutation(150)]
+X, target = iris[:, [0, 1, 3]] / np.sqrt(3), iris[:, 2]
+train, test = slice(0, 100), slice(100, None)
 
 prior = ConstantKernel() * DEQKernel() + WhiteKernel(0.5)
 model = GaussianProcessRegressor(prior).fit(X[train], target[train])

@@ -26,6 +26,8 @@ class Activation:
         The smallest L with |phi(t) - phi(t')| <= L |t - t'|.
     dual : callable or None
         Closed form of its dual activation, see ``_duals``.
+    moments : callable or None
+        Closed form of ``_gaussian.moments``, for what oscillates faster than quadrature can follow.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Activation:
     kinks: tuple = ()
     lipschitz: float = 1.0
     dual: Callable | None = None
+    moments: Callable | None = None
 
     def __call__(self, t):
         return self.fn(t)
@@ -70,7 +73,7 @@ ACTIVATIONS = {
         Activation("abs", torch.abs, "even", True, (0.0,), 1.0, _CLOSED(1.0, -1.0)),
         Activation("tanh", torch.tanh, "odd", dual=_duals.tanh),
         Activation("erf", torch.erf, "odd", lipschitz=1.1283791670955126, dual=_duals.erf),
-        Activation("sin", torch.sin, "odd", dual=_duals.sin),
+        Activation("sin", torch.sin, "odd", dual=_duals.sin, moments=_duals.sin_moments),
         Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=_duals.sigmoid),
         Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0), dual=_duals.clip(1.0)),
         Activation("elu", _F.elu, kinks=(0.0,)),

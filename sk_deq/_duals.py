@@ -60,6 +60,12 @@ def sin(s1, s2, r):
     return -scale * decay * torch.sign(c), scale * (2 + decay)
 
 
+def sin_moments(s):
+    """E[f], E[xi f], E[(xi^2 - 1) f], E[f^2] and E[(xi^2 - 1) f^2] for f = sin(s xi)."""
+    zero, decay = torch.zeros_like(s), torch.exp(-2 * s * s)
+    return zero, s * torch.exp(-s * s / 2), zero, -torch.expm1(-2 * s * s) / 2, 2 * s * s * decay
+
+
 def gelu(s1, s2, r):
     """Dual of t Phi(t), Phi the standard normal distribution function."""
     t1, t2, u1, u2, z, w = _saturations(s1, s2, r, 1.0)

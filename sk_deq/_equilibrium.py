@@ -261,13 +261,15 @@ def _solve_correlation(dual, shift, recurrent_var, base, scale):
     """
     base = base / scale
     rho = _into_disc(base)
+    # convergence is quadratic, with a constant that grows with the variances
+    tolerance = max(1e-9 / max(1.0, float(scale.max())), 1e-15)
     for _ in range(60):
         G, D = dual(rho)
         residual = recurrent_var * ((G - shift) / scale) + base - rho
         following = _into_disc(rho + residual / (1 - recurrent_var * D))
         change = float((following - rho).abs().max())
         rho = following
-        if change <= 1e-9 or recurrent_var == 0:  # convergence is quadratic
+        if change <= tolerance or recurrent_var == 0:
             break
     G, D = dual(rho)
     return rho, G - shift, D

@@ -66,16 +66,18 @@ class DEQKernel(Kernel):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.datasets import load_iris
     >>> from sklearn.gaussian_process import GaussianProcessRegressor
+    >>> from sklearn.gaussian_process.kernels import WhiteKernel
     >>> from sklearn.preprocessing import scale
     >>> from sk_deq.kernels import DEQKernel
-    >>> X, y = load_diabetes(return_X_y=True)
-    >>> X, y = X[:100] * 6, scale(y[:100])
-    >>> model = GaussianProcessRegressor(DEQKernel(), alpha=0.5).fit(X, y)
-    >>> mean, std = model.predict(X[:3], return_std=True)
+    >>> iris = scale(load_iris().data)
+    >>> X, y = iris[:, [0, 1, 3]] / 3**0.5, iris[:, 2]
+    >>> prior = DEQKernel(recurrent_var_bounds="fixed") + WhiteKernel(0.1)
+    >>> model = GaussianProcessRegressor(prior).fit(X[::2], y[::2])
+    >>> mean, std = model.predict(X[1::2], return_std=True)
     >>> std.shape
-    (3,)
+    (75,)
     """
 
     def __init__(

@@ -60,10 +60,10 @@ def test_scores_of_every_epoch(name):
     monitor = callback.ScoringMonitor(scoring=scoring)
     model = tiny(name, max_epochs=5).set_callbacks(monitor).fit(X, y)
     log = monitor.get_logs()
-    scores = [entry[scoring] for entry in log.data]
-    assert len(scores) == 6  # five epochs, and the end of fit
-    assert scores[-1] == scores[-2] == pytest.approx(model.score(X, y))
-    assert len(np.unique(scores)) > 1
+    scores = {entry["task_id_path"]: entry[scoring] for entry in log.data}
+    assert set(scores) == {(0,), *((0, epoch) for epoch in range(5))}  # fit, and its epochs
+    assert scores[0,] == scores[0, 4] == pytest.approx(model.score(X, y))
+    assert len(set(scores.values())) > 1
     # looking at the scores changes nothing
     assert np.array_equal(model.predict(X), tiny(name, max_epochs=5).fit(X, y).predict(X))
 

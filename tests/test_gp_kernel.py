@@ -69,10 +69,11 @@ def test_it_behaves_like_a_kernel_of_scikit_learn(rows):
         DEQKernel(1.5, activation="identity")(rows)
 
 
+@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")  # a bound may be best
 def test_a_gaussian_process_learns_the_variances():
-    X, y = load_diabetes(return_X_y=True)
-    X, y = scale(X) / np.sqrt(X.shape[1]), scale(y)
-    train, test = slice(0, 120), slice(120, 240)
+    petals = scale(load_iris().data)[np.random.RandomState(0).permutation(150)]
+    X, y = petals[:, [0, 1, 3]] / np.sqrt(3), petals[:, 2]
+    train, test = slice(0, 100), slice(100, 150)
     prior = ConstantKernel(1.0) * DEQKernel() + WhiteKernel(0.5)
     fixed = GaussianProcessRegressor(prior, optimizer=None).fit(X[train], y[train])
     model = GaussianProcessRegressor(prior).fit(X[train], y[train])
@@ -80,7 +81,7 @@ def test_a_gaussian_process_learns_the_variances():
     learnt = model.kernel_.k1.k2
     assert isinstance(learnt, DEQKernel) and learnt.recurrent_var != 0.2
     mean, std = model.predict(X[test], return_std=True)
-    assert 1 - np.mean((mean - y[test]) ** 2) / y[test].var() > 0.35
+    assert 1 - np.mean((mean - y[test]) ** 2) / y[test].var() > 0.95
     # the standardised errors of a calibrated model have mean square 1
     assert 0.7 < np.mean(((mean - y[test]) / std) ** 2) < 1.4
     far = model.predict(10 * X[:1], return_std=True)[1]

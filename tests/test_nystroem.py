@@ -194,14 +194,17 @@ def test_auto_takes_nystroem_where_exact_solvers_are_too_slow_or_too_large(monke
 @pytest.mark.parametrize("solver", ["nystroem", "cg"])
 def test_classifier_is_calibrated(solver):
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(1500, 2))
-    y = np.where(rng.random(1500) < 1 / (1 + np.exp(-2 * X[:, 0])), "yes", "no")
+    X = rng.normal(size=(3000, 2))
+    y = np.where(rng.random(3000) < 1 / (1 + np.exp(-2 * X[:, 0])), "yes", "no")
     models = [
-        classifier(0.3, bias_var=0.5, solver=s, n_components=100).fit(X[:500], y[:500])
+        classifier(0.3, bias_var=0.5, solver=s, n_components=100, random_state=0)
         for s in ("cholesky", solver)
     ]
-    exact, other = (log_loss(y[500:], model.predict_proba(X[500:])) for model in models)
-    assert other < 1.03 * exact
+    exact, other = (
+        log_loss(y[1500:], model.fit(X[:1500], y[:1500]).predict_proba(X[1500:]))
+        for model in models
+    )
+    assert other < 1.03 * exact  # a tenth of the rows calibrates, instead of all
     three = np.digitize(X[:500, 0], [-0.5, 0.5])
     model = clone(models[1]).set_params(class_weight="balanced").fit(X[:500], three)
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
