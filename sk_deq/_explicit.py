@@ -36,6 +36,7 @@ class _Explicit:
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "teacher": [HasMethods("predict"), None],
     }
+    _decay = 0.3
 
     @classmethod
     def from_deq(cls, deq, **params):
@@ -178,10 +179,10 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.005
+    lr : float, default=0.003
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        train="all": AdamW's weight decay, "auto" is 0.3. train="readout": penalty c of the mean
         loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
@@ -284,7 +285,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.005,
+        lr=0.003,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -429,10 +430,10 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         Passes over the data. "auto" is as many as make 150 batches, at least 12.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.005
+    lr : float, default=0.003
         Peak learning rate, in units of a network in standard parametrisation.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
+        train="all": AdamW's weight decay, "auto" is 0.3. train="readout": penalty c of the mean
         loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
@@ -530,7 +531,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.005,
+        lr=0.003,
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,

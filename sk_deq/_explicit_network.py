@@ -56,7 +56,9 @@ def leaky_relu_layer(a, b, scale):
     """sigma(t) = max(a t, b t) - (a - b) scale / sqrt(2 pi), for a >= b."""
 
     def fn(t):
-        return torch.where(t > 0, a * t, b * t)
+        if a == 0:
+            return b * t.clamp_max(0)
+        return a * torch.nn.functional.leaky_relu(t, b / a)
 
     activation = Activation(
         "leaky_relu", fn, None, True, (0.0,), max(abs(a), abs(b)), _duals.piecewise_linear(a, b)

@@ -49,7 +49,6 @@ from ._training import (
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 12, 150
-_WEIGHT_DECAY = 0.1
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
@@ -86,6 +85,8 @@ class BaseNetwork(DEQEstimator):
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "random_state": ["random_state"],
     }
+
+    _decay = 0.1  # weight_decay="auto"
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, **encoding):
         again = hasattr(self, "module_") and (partial or self.warm_start)
@@ -216,7 +217,7 @@ class BaseNetwork(DEQEstimator):
                 max_epochs=1 if partial else max_epochs,
                 batch_size=batch_size,
                 lr=self.lr,
-                weight_decay=_WEIGHT_DECAY if self.weight_decay == "auto" else self.weight_decay,
+                weight_decay=self._decay if self.weight_decay == "auto" else self.weight_decay,
                 accuracy=None if self._numeric else hits,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
                 callbacks=self.callbacks,
