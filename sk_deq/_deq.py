@@ -80,7 +80,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 12.
+        Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.005
@@ -254,7 +254,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 12.
+        Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.005

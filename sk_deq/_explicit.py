@@ -176,7 +176,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 12.
+        Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.003
@@ -427,7 +427,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 12.
+        Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float, default=0.003

@@ -48,7 +48,7 @@ from ._training import (
 )
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
-_MIN_EPOCHS, _MIN_STEPS = 12, 150
+_MIN_EPOCHS, _MIN_STEPS = 20, 150
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
