@@ -16,6 +16,7 @@ from ._chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_
 from ._torch import single_thread
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
+_NEAR = 0.8  # cosines up to which a kernel with kinks elsewhere than at 0 is tabulated
 
 
 def kernel_matrix(pair, X, Y=None):
@@ -152,9 +153,10 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     whole = isinstance(rows, slice)
     norms1, unit1, norms2, unit2 = norms1[rows], unit1[rows], norms2[columns], unit2[columns]
     table = _table(pair, *ranges)
+    near = table is not None and _tabulated_near(pair, *ranges)
     if table is not None:
         factors1, factors2 = table.factors(0, norms1, out), table.factors(1, norms2, out)
-    else:
+    if table is None or near:
         values1 = _interpolate(_row_table(pair, ranges[0]), ranges[0], norms1.cpu())
         values2 = _interpolate(_row_table(pair, ranges[1]), ranges[1], norms2.cpu())
     triangle = symmetric and ranges[0] == ranges[1]
@@ -163,14 +165,25 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
         r = (unit1[here] @ unit2[there].T).clamp_(-1, 1)
-        same = None
+        beyond = same = None
         if not pair.smooth and bool(r.max() == 1):  # rounding of the correlation would show
             same = torch.nonzero((r == 1) & (norms1[here, None] == norms2[there]), as_tuple=True)
+        if near:
+            far = r.abs() > _NEAR
+            if same is not None:
+                far[same] = False
+            if far.any():
+                beyond = torch.nonzero(far, as_tuple=True)
+                cosines = r[beyond].cpu().double()
         if table is not None:
             tile = table.evaluate([f[here] for f in factors1], [f[there] for f in factors2], r)
         else:
             r = r.cpu().double()[:, :, None]
             tile = pair.pairs(values1[here], values2[there], r)[:, :, 0].to(out)
+        if beyond is not None:
+            i_far, j_far = (indices.cpu() for indices in beyond)
+            far = pair.entries(values1[here][i_far], values2[there][j_far], cosines)
+            tile[beyond] = far.to(tile)
         if pair.homogeneous:
             tile *= (norms1[here, None] * norms2[there]).to(tile)
         if same is not None:
@@ -204,8 +217,8 @@ def _write(out, rows, columns, tile):
 def _table(pair, range1, range2):
     """The kernel as a Table; None if it is not smooth enough."""
     limits = None
-    if not (pair.smooth or (range1 == range2 and range1[0] == range1[1])):
-        limits = pair.limits
+    if not _smooth(pair, range1, range2):
+        limits = _near_limits if _tabulated_near(pair, range1, range2) else pair.limits
         if limits is None or 0 in (range1[0], range2[0]):
             return None
     with single_thread():
@@ -216,6 +229,25 @@ def _table(pair, range1, range2):
             limits,
         )
     return None if tables is None else tables[0]
+
+
+def _smooth(pair, range1, range2):
+    """Whether the kernel is smooth in norms and angle."""
+    return pair.smooth or (range1 == range2 and range1[0] == range1[1])
+
+
+def _tabulated_near(pair, range1, range2):
+    """Whether the kernel's table is for cosines up to _NEAR only.
+
+    Kinks elsewhere than at 0 meet for parallel rows of equal norms: no change of variables makes
+    the kernel smooth there.
+    """
+    return not _smooth(pair, range1, range2) and pair.limits is None and pair.has_entries
+
+
+def _near_limits(n1, n2):
+    high = torch.full((len(n1), len(n2)), _NEAR, dtype=n1.dtype)
+    return -high, high
 
 
 def _diagonal(pair, norm_range, norms):

@@ -10,7 +10,7 @@ Ling et al., 2024).
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 
 import numpy as np
@@ -105,6 +105,11 @@ class DEQPairKernel:
         return not self.spec.activation.kinks
 
     @property
+    def has_entries(self):
+        """Whether `entries` can be had."""
+        return self.spec.activation.dual is not None
+
+    @property
     def limits(self):
         """The cosines at which pre-activations have correlation -1 and 1, as a function; or None.
 
@@ -120,15 +125,14 @@ class DEQPairKernel:
         limits = []
         for sign in (-1, 1):
             G = (weight * phi(s1[:, None] * xi)) @ phi(sign * s2[:, None] * xi).T
-            G -= self._shift(mean1, mean2)[:, :, 0]
+            G -= self._shift(mean1[:, None], mean2)
             base = sign * s1[:, None] * s2 - spec.recurrent_var * G - spec.bias_var
             limits.append(base / (spec.input_var * n1[:, None] * n2))
         return limits
 
     def _shift(self, mean1, mean2):
-        """E phi phi - E (phi - mean) (phi - mean), (m1, m2, 1)."""
-        mean = self.spec.mean
-        return (mean * (mean1[:, None] + mean2) - mean**2)[:, :, None]
+        """E phi phi - E (phi - mean) (phi - mean)."""
+        return self.spec.mean * (mean1 + mean2) - self.spec.mean**2
 
     def rows(self, norms):
         """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""
@@ -138,15 +142,23 @@ class DEQPairKernel:
 
     def pairs(self, rows1, rows2, r):
         """Kernel values (m1, m2, m) for `rows` (m1, 3), (m2, 3) and cosines (.., .., m)."""
-        spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, rows1.T, rows2.T
+        phi, s1, s2 = self.spec.activation, rows1[:, 1], rows2[:, 1]
         if self.n_terms is None:
             # Newton's method asks for every cosine about five times
-            dual = dual_function(spec.activation, s1, s2, 5 * r.shape[-1])
+            dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
         else:
-            dual = dual_series(spec.activation, s1, s2, self.n_terms)
-        shift = self._shift(mean1, mean2)
-        scale = (s1[:, None] * s2)[:, :, None]
-        base = spec.input_var * ((n1[:, None] * n2)[:, :, None] * r) + spec.bias_var
+            dual = dual_series(phi, s1, s2, self.n_terms)
+        return self._solve(dual, rows1.T[:, :, None, None], rows2.T[:, None, :, None], r)
+
+    def entries(self, rows1, rows2, r):
+        """Kernel values (m,) of m single pairs: `rows` (m, 3), cosines (m,); by the closed form."""
+        dual = partial(self.spec.activation.dual, rows1[:, 1], rows2[:, 1])
+        return self._solve(dual, rows1.T, rows2.T, r)
+
+    def _solve(self, dual, first, second, r):
+        spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
+        base = spec.input_var * (n1 * n2 * r) + spec.bias_var
+        scale, shift = s1 * s2, self._shift(mean1, mean2)
         rho, G, D = _solve_correlation(dual, shift, spec.recurrent_var, base, scale)
         return self._value(G, D, scale * rho)
 

@@ -137,6 +137,7 @@ class ExplicitPairKernel:
 
     homogeneous = False
     limits = None  # no cosines are singular for all norms alike
+    has_entries = False
 
     @property
     def smooth(self):

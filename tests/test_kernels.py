@@ -189,7 +189,7 @@ def test_all_rows_zero_or_none():
     assert deq_kernel(torch.ones(2, 3), torch.ones(0, 3)).shape == (2, 0)
 
 
-@pytest.mark.parametrize("name", ["relu", "tanh", "elu"])
+@pytest.mark.parametrize("name", ["relu", "tanh", "elu", "hard_tanh"])
 def test_a_row_depends_on_no_other_row(name):
     """Blocks equal the whole, whatever the tiles, and rows far larger do not blur small ones."""
     rng = np.random.default_rng(3)
@@ -203,6 +203,18 @@ def test_a_row_depends_on_no_other_row(name):
     )
     large = np.concatenate([X[:5], 1e6 * X[5:8]])
     np.testing.assert_allclose(deq_kernel(large, **spec)[:5, :5], K[:5, :5], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["relu", "gelu", "hard_tanh"])
+def test_tables_give_what_single_entries_give(name, kernel, monkeypatch):
+    """In few dimensions many rows are nearly parallel, where tables are hardest."""
+    rng = np.random.default_rng(6)
+    X = rows_with_norms(rng, rng.uniform(0.3, 3, 60), p=2)
+    spec = dict(activation=name, kernel=kernel, recurrent_var=0.4, tau0=1.0)
+    K = deq_kernel(X, **spec)
+    monkeypatch.setattr(_dot_product, "_table", lambda *arguments: None)
+    np.testing.assert_allclose(K, deq_kernel(X, **spec), rtol=0, atol=1e-9 * K.max())
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "elu"])
