@@ -34,7 +34,9 @@ html_theme_options = {
 }
 html_css_files = ["narrow.css"]
 # pages without pages below them have nothing to show beside them
-html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"}
+html_sidebars = {
+    page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"
+}
 html_show_sourcelink = False
 
 autosummary_generate = True
@@ -46,7 +48,10 @@ suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 # passes, and other names of the neighbours are not links.
 offline = Path(__file__).parent / "_build" / "labels.inv"
 offline.parent.mkdir(exist_ok=True)
-metrics, output = "modules/model_evaluation.html", "auto_examples/miscellaneous/plot_set_output.html"
+metrics, output = (
+    "modules/model_evaluation.html",
+    "auto_examples/miscellaneous/plot_set_output.html",
+)
 labels = "".join(
     f"{label} std:label -1 {page} -\n"
     for label, page in {

@@ -1,6 +1,6 @@
 import os
 
-# workers beside each other get in each other's way with several threads; read when numpy is imported
+# workers beside each other get in each other's way with several threads; numpy reads this on import
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

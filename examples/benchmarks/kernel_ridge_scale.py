@@ -5,10 +5,10 @@
     python examples/benchmarks/kernel_ridge_scale.py --part landmarks --n 1000000 --memmap DIR
     python examples/benchmarks/kernel_ridge_scale.py --part doubling --largest 16000 --plot FILE
 
-path: ten alphas with leave-one-out against the kernel and one scipy.linalg.eigh, and against
-GridSearchCV with five folds (``--grid-search``). landmarks: solver="nystroem" on --n rows of 20
-features, optionally from a file that is mapped into memory; seconds, memory above that of the
-process before the fit, and R^2 on 10,000 other rows. doubling: seconds of the kernel and of every
+path: ten alphas with leave-one-out, the kernel given, against the kernel and one scipy.linalg.eigh,
+and against GridSearchCV with five folds (``--grid-search``). landmarks: solver="nystroem" on --n
+rows of 20 features, optionally from a file that is mapped into memory; seconds, memory above that
+of the process before the fit, and R^2 on 10,000 other rows. doubling: seconds of the kernel and of every
 solver as n doubles, and the exponents. Memory is of anonymous pages: those of the mapped file can
 be dropped by the system at any time.
 """
@@ -69,7 +69,7 @@ class PeakMemory:
 def path(options):
     n = options.n or 4000
     X, y = make_rows(np.random.default_rng(0), n)
-    model = DEQKernelRidge(ALPHAS, solver="eigh")
+    model = DEQKernelRidge(ALPHAS, solver="eigh", hyperparameters=None)
     model.fit(X[:200], y[:200])
     scaled = X / np.sqrt((X**2).sum(1).mean())
 
@@ -83,7 +83,7 @@ def path(options):
     print(f"n={n}, 10 alphas: ratio {statistics.median(a / b for a, b in pairs):.2f}")
     if options.grid_search:
         grid = GridSearchCV(
-            DEQKernelRidge(solver="cholesky"), {"alpha": ALPHAS}, cv=KFold(5), refit=True
+            DEQKernelRidge(hyperparameters=None), {"alpha": ALPHAS}, cv=KFold(5), refit=True
         )
         theirs = seconds(lambda: grid.fit(X, y))
         print(
@@ -136,11 +136,17 @@ def doubling(options):
     sizes = [1000 * 2**k for k in range(10) if 1000 * 2**k <= options.largest]
     work = {
         "kernel": lambda X, y: deq_kernel(X),
-        "eigh, 10 alphas": lambda X, y: DEQKernelRidge(ALPHAS, solver="eigh").fit(X, y),
-        "cholesky": lambda X, y: DEQKernelRidge(0.1, solver="cholesky").fit(X, y),
-        "cg": lambda X, y: DEQKernelRidge(0.1, solver="cg").fit(X, y),
+        "eigh, 10 alphas": lambda X, y: DEQKernelRidge(
+            ALPHAS, solver="eigh", hyperparameters=None
+        ).fit(X, y),
+        "cholesky": lambda X, y: DEQKernelRidge(
+            0.1, solver="cholesky", hyperparameters=None
+        ).fit(X, y),
+        "cg": lambda X, y: DEQKernelRidge(
+            0.1, solver="cg", hyperparameters=None
+        ).fit(X, y),
         "nystroem, 500": lambda X, y: DEQKernelRidge(
-            0.1, solver="nystroem", n_components=500
+            0.1, solver="nystroem", n_components=500, hyperparameters=None
         ).fit(X, y),
     }  # fmt: skip
     largest = {"eigh, 10 alphas": options.largest_eigh}
