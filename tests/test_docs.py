@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,12 @@ def test_pages_include_files_that_exist():
             r"\.\. (?:literal)?(include|image|figure|csv-table)::.*? (\S+)$", page.read_text(), re.M
         ):
             assert role == "csv-table" or (DOCS / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """All but running the examples, which are tests of their own."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-D", "plot_gallery=0"]
+    command += ["-d", tmp_path / "doctrees", DOCS, tmp_path / "html"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "html" / "generated" / "sk_deq.DEQClassifier.html").exists()

@@ -8,9 +8,9 @@
 path: ten alphas with leave-one-out, the kernel given, against the kernel and one scipy.linalg.eigh,
 and against GridSearchCV with five folds (``--grid-search``). landmarks: solver="nystroem" on --n
 rows of 20 features, optionally from a file that is mapped into memory; seconds, memory above that
-of the process before the fit, and R^2 on 10,000 other rows. doubling: seconds of the kernel and of every
-solver as n doubles, and the exponents. Memory is of anonymous pages: those of the mapped file can
-be dropped by the system at any time.
+of the process before the fit, and R^2 on 10,000 other rows. doubling: seconds of the kernel and of
+every solver as n doubles, and the exponents. Memory is of anonymous pages: those of the mapped file
+can be dropped by the system at any time.
 """
 
 import argparse
