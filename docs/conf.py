@@ -39,6 +39,7 @@ html_sidebars = {
 }
 html_show_sourcelink = False
 
+toc_object_entries_show_parents = "hide"  # long names would not fit beside the page
 autosummary_generate = True
 numpydoc_show_class_members = False  # the template of a class lists its methods
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
