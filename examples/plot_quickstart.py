@@ -121,9 +121,10 @@ else:
         ax.loglog(rank, values[:100], style, label=name)
     ax.set(xlabel="rank", ylabel="eigenvalue", title="DEQ and matched explicit network, digits")
     ax.legend()
-    path = Path(__file__).parent / "output" / "quickstart.png"
-    path.parent.mkdir(exist_ok=True)
-    fig.savefig(path, dpi=150)
-    print(f"\nfigure: {path}")
+    if "__file__" in globals():  # run as a script; the gallery takes the figure itself
+        path = Path(__file__).parent / "output" / "quickstart.png"
+        path.parent.mkdir(exist_ok=True)
+        fig.savefig(path, dpi=150)
+        print(f"\nfigure: {path}")
 
 print(f"total: {time.perf_counter() - start:.0f} s")

@@ -96,6 +96,7 @@ class BaseNetwork(DEQEstimator):
         self._like = empty_like(X)
         X, weight = to_tensor(X), to_tensor(weight, dtype=torch.float64)
         keep = weight > 0
+        _require_some(weight)
         if not keep.all():
             X, y, weight = X[keep], take(y, keep), weight[keep]
         target = self._encode(y, again=again, **encoding).to(X.device)
@@ -130,8 +131,7 @@ class BaseNetwork(DEQEstimator):
 
     def _weigh(self, target, weight):
         """Weights of mean 1."""
-        if not weight.any():
-            raise ValueError("sample_weight is zero for every row: there is nothing to fit.")
+        _require_some(weight)
         return weight / weight.mean()
 
     def _check_validation(self, X_val, y_val):
@@ -565,6 +565,11 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _require_some(weight):
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every row: there is nothing to fit.")
 
 
 def _refuse_readout(estimator):

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,10 +31,12 @@ def test_sample_weight_is_routed_through_pipeline_and_search(name):
     X, y = data_for(name)
     weight = np.random.default_rng(0).integers(0, 4, len(X)).astype(float)
     with config_context(enable_metadata_routing=True):
-        model = tiny(name).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        model = tiny(name).set_fit_request(sample_weight=True)
+        scorer = get_scorer("accuracy" if name in CLASSIFIERS else "r2")
+        scorer = scorer.set_score_request(sample_weight=True)
         pipe = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model)
         grid = {f"{name.lower()}__recurrent_var": [0.1, 0.2]}
-        search = GridSearchCV(pipe, grid, cv=2).fit(X, y, sample_weight=weight)
+        search = GridSearchCV(pipe, grid, cv=2, scoring=scorer).fit(X, y, sample_weight=weight)
     best = clone(search.best_estimator_[-1]).fit(StandardScaler().fit_transform(X), y, weight)
     assert_array_equal(search.predict(X), best.predict(StandardScaler().fit_transform(X)))
     unweighted = clone(best).fit(StandardScaler().fit_transform(X), y)
