@@ -31,6 +31,7 @@ html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "secondary_sidebar_items": {"auto_examples/*": []},  # code wants the width
 }
 html_css_files = ["narrow.css"]
 # pages without pages below them have nothing to show beside them
@@ -78,11 +79,16 @@ intersphinx_mapping = {
 }
 
 matplotlib.use("Agg")
+EXAMPLES = [  # from the first to read to the last
+    "quickstart", "pipeline_grid_search", "compare_models", "choose_kernel", "large_n",
+    "gaussian_process", "partial_fit", "convert_deq", "custom_activation", "paper_figure",
+]  # fmt: skip
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "ignore_pattern": r"/(benchmarks|paper)/",
     "filename_pattern": r"/plot_",
+    "within_subsection_order": lambda name: EXAMPLES.index(name[5:-3]),
     "doc_module": ("sk_deq",),
     "reference_url": {"sk_deq": None},
     "backreferences_dir": "generated/backreferences",

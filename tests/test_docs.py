@@ -5,7 +5,9 @@ import inspect
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from numpydoc.validate import validate
@@ -115,6 +117,42 @@ def test_pages_include_files_that_exist():
             assert role == "csv-table" or (DOCS / target).exists(), f"{page.name}: {target}"
 
 
+class _Page(HTMLParser):
+    """Links and anchors of an HTML page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            elif name in ("id", "name"):
+                self.anchors.add(value)
+
+
+def broken_links(site):
+    """Links between the pages of a site, folders of the theme apart, that lead nowhere."""
+    paths = [path.resolve() for path in site.rglob("*.html") if "_static" not in path.parts]
+    pages = {path: _Page(path) for path in paths}
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if not (parts.scheme or parts.netloc):
+                target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+                anchors = pages[target].anchors if target in pages else {""}
+                if not target.exists() or unquote(parts.fragment) not in anchors | {""}:
+                    yield f"{path.name}: {link}"
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html#x"></a><a href="b.html#y"></a><a href="c">')
+    (tmp_path / "b.html").write_text('<p id="x"><a href="#x"></a><a href="https://c.d"></a>')
+    assert list(broken_links(tmp_path)) == ["a.html: b.html#y", "a.html: c"]
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     """All but running the examples, which are tests of their own."""
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-D", "plot_gallery=0"]
@@ -122,3 +160,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "html" / "generated" / "sk_deq.DEQClassifier.html").exists()
+    assert list(broken_links(tmp_path / "html")) == []
