@@ -1,5 +1,6 @@
 """The activations, each defined once. To add one, add a line to ``ACTIVATIONS``."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -130,8 +131,10 @@ def _from_callable(fn):
         raise ValueError(f"activation={name!r} is not elementwise.")
     if not (torch.isfinite(value).all() and torch.isfinite(slope).all()):
         raise ValueError(f"activation={name!r} is not finite on [-20, 20].")
-    kinks = {0.0} | _jumps(fn, value, grid) | _jumps(raw.derivative, slope, grid)
-    return Activation(name, fn, kinks=tuple(sorted(kinks)), lipschitz=float(slope.abs().max()))
+    jumps = _jumps(fn, value, grid)
+    kinks = {0.0} | jumps | _jumps(raw.derivative, slope, grid)
+    lipschitz = math.inf if jumps else float(slope.abs().max())
+    return Activation(name, fn, kinks=tuple(sorted(kinks)), lipschitz=lipschitz)
 
 
 def _jumps(fn, value, grid):

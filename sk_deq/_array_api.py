@@ -126,7 +126,15 @@ def class_weights(class_weight, classes, index, weight):
         return torch.where(totals > 0, mean / totals, 0)
     classes = to_numpy(classes)
     weights = compute_class_weight(class_weight, classes=classes, y=classes)
-    return to_tensor(weights, dtype=weight.dtype, device=weight.device)
+    weights = to_tensor(weights, dtype=weight.dtype, device=weight.device)
+    if not (torch.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"class_weight must be finite and not negative, got {class_weight}.")
+    if not weights[index].any():
+        raise ValueError(
+            f"class_weight={class_weight} leaves no row with a positive weight; give a class of y "
+            "one."
+        )
+    return weights
 
 
 def to_numpy(array):

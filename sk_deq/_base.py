@@ -1,6 +1,5 @@
 """What estimators share: arrays of any library, pickles that load anywhere, callbacks, links."""
 
-import warnings
 from copy import deepcopy
 from multiprocessing import current_process
 
@@ -18,6 +17,7 @@ from ._array_api import (
     rows_of,
 )
 from ._callbacks import CallbackSupportMixin
+from ._warn import warn
 
 
 class DEQEstimator(CallbackSupportMixin, BaseEstimator):
@@ -36,12 +36,15 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
     def _resolve_device(self):
         """The torch.device to fit on; call it when `_like` is set."""
         device = device_for(self.device, self._like)
+        if device.type == "mps" and self.dtype == "float64":
+            raise ValueError(
+                "device='mps' has no dtype='float64'; use device='cpu' or dtype='float32'."
+            )
         if device.type == "cuda" and current_process().name != "MainProcess":
-            warnings.warn(
+            warn(
                 "Fitting on a GPU in a worker process: every worker holds its own CUDA context and "
                 "they wait for one another. Use n_jobs=1, or device='cpu' with n_jobs > 1.",
                 UserWarning,
-                stacklevel=4,
             )
         return device
 
@@ -76,6 +79,13 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
         if torch.cuda.is_available():
             for name, device in devices.items():
                 setattr(self, name, _moved(getattr(self, name), device))
+
+
+def forget(estimator, *names):
+    """Delete attributes of an earlier fit, which the next one may not set."""
+    for name in names:
+        if hasattr(estimator, name):
+            delattr(estimator, name)
 
 
 def _device(value):

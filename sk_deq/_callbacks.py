@@ -50,4 +50,4 @@ class TellEpochs(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         if self.epoch.end():
-            raise KeyboardInterrupt  # skorch's way for a callback to end the training
+            raise KeyboardInterrupt  # ends the training, see TrainingNet.notify

@@ -7,7 +7,6 @@ landmarks (Rudi, Carratino and Rosasco, 2017; Frangella, Tropp and Udell, 2023),
     (U U^T + alpha I)^-1 = (I - U (U^T U + alpha I)^-1 U^T) / alpha,      U = S Phi.
 """
 
-import warnings
 from dataclasses import replace
 
 import torch
@@ -15,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._nystroem import tile_rows
 from ._solvers import Solution, project
+from ._warn import warn
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 
@@ -123,11 +123,10 @@ def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
         p = z + p * torch.where(active, following / rz, 0)
         rz = following
     if active.any():
-        warnings.warn(
+        warn(
             f"Conjugate gradients stopped at max_iter={max_iter} with a relative residual of "
             f"{float(residual.max()):.2g}, above tol={tol:g}. Raise max_iter, n_components (the "
             "size of the preconditioner), alpha or tol.",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return x, n_iter

@@ -1,9 +1,8 @@
 """DEQClassifier and DEQRegressor: deep equilibrium models as scikit-learn estimators."""
 
-import warnings
-
 from ._activations import get_activation
 from ._network import NetworkClassifier, NetworkRegressor
+from ._warn import warn
 from .modules import DEQ, MAX_GAIN
 
 _TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news
@@ -16,14 +15,13 @@ class _DEQFeatures:
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * self.recurrent_var**0.5 * get_activation(self.activation).lipschitz
         if self.train == "all" and gain > _TOLD_FROM * MAX_GAIN:
-            warnings.warn(
+            warn(
                 f"recurrent_var={self.recurrent_var} makes the layer expand distances by up to "
                 f"{gain:.2f}; train='all' keeps that below {MAX_GAIN} and starts from a recurrent "
                 f"weight scaled by {MAX_GAIN / gain:.2f}. Use "
                 f"recurrent_var <= {self.recurrent_var * (MAX_GAIN / gain) ** 2:.2f}, or "
                 "train='readout', which takes the weight as it is.",
                 UserWarning,
-                stacklevel=6,
             )
         return DEQ(
             self._scaler.n_features_out_,
@@ -60,7 +58,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         sigma_a^2, variance of the recurrent weights at initialisation. With
         train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
         activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
-        therefore start from that bound, with a warning if they are 20 % above it.
+        therefore start from that bound, with a warning where the norm is 20 % above it.
     input_var : float, default=None
         sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
     bias_var : float, default=0.0
@@ -83,8 +81,8 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.005
-        Peak learning rate, in units of a network in standard parametrisation.
+    lr : float or "auto", default="auto"
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
         loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
@@ -176,7 +174,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         max_iter=100,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.005,
+        lr="auto",
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -234,7 +232,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         sigma_a^2, variance of the recurrent weights at initialisation. With
         train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
         activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
-        therefore start from that bound, with a warning if they are 20 % above it.
+        therefore start from that bound, with a warning where the norm is 20 % above it.
     input_var : float, default=None
         sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
     bias_var : float, default=0.0
@@ -257,11 +255,11 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.005
-        Peak learning rate, in units of a network in standard parametrisation.
+    lr : float or "auto", default="auto"
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
-        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
+        squared error plus c ``|v|^2``, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -290,7 +288,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         The network: ``features``, a :class:`sk_deq.modules.DEQ`, and ``readout``. It expects
         rows as ``input_scaling`` leaves them.
     history_ : list of dict
-        One entry per epoch: losses, accuracies, seconds, fixed-point iterations and residual.
+        One entry per epoch: losses, seconds, fixed-point iterations and residual.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
     fixed_point_n_iter_ : float
@@ -344,7 +342,7 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
         max_iter=100,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.005,
+        lr="auto",
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,

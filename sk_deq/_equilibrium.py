@@ -9,6 +9,7 @@ and every kernel of the model is a function of Sigma (Feng and Kolter, 2023;
 Ling et al., 2024).
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Real
@@ -178,6 +179,24 @@ class DEQPairKernel:
         return G + covariance * D / gain  # B trained too (Feng and Kolter, 2023)
 
 
+def resolve_input_var(recurrent_var, input_var):
+    """input_var, or where it is None what recurrent_var leaves of 1.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left.
+    """
+    if input_var is not None:
+        return input_var
+    if recurrent_var >= 1:
+        raise ValueError(
+            f"recurrent_var={recurrent_var:g} leaves no input variance: input_var=None means "
+            "1 - recurrent_var; use recurrent_var < 1 or give input_var."
+        )
+    return 1 - recurrent_var
+
+
 def equilibrium(activation, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
     """Validate a DEQ specification and return it as an Equilibrium.
 
@@ -188,18 +207,17 @@ def equilibrium(activation, recurrent_var, input_var=None, bias_var=0.0, center=
     """
     activation = get_activation(activation)
     recurrent_var = _number("recurrent_var", recurrent_var, 0.0)
-    if input_var is None:
-        if recurrent_var >= 1:
-            raise ValueError(
-                f"recurrent_var={recurrent_var:g} leaves no input variance: input_var=None means "
-                "1 - recurrent_var; use recurrent_var < 1 or give input_var."
-            )
-        input_var = 1 - recurrent_var
+    input_var = resolve_input_var(recurrent_var, input_var)
     input_var = _number("input_var", input_var, 0.0, strict=True)
     bias_var = _number("bias_var", bias_var, 0.0)
     tau0 = _number("tau0", tau0, 0.0, strict=True)
     if not isinstance(center, bool | np.bool_):
         raise TypeError(f"center must be True or False, got {center!r}.")
+    if activation.lipschitz == math.inf:
+        raise ValueError(
+            f"activation={activation.name!r} is discontinuous: no fixed point of a DEQ with it is "
+            "stable. Use a continuous activation."
+        )
     spec = Equilibrium(activation, recurrent_var, input_var, bias_var, bool(center), tau0)
     if not _is_stable(spec):
         raise ValueError(

@@ -10,7 +10,9 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._array_api import float_dtypes, to_numpy
+from ._base import forget
 from ._deq import DEQClassifier, DEQRegressor
+from ._equilibrium import resolve_input_var
 from ._matching import solve_matching
 from ._network import NetworkClassifier, NetworkRegressor
 from ._torch import to_tensor
@@ -36,11 +38,21 @@ class _Explicit:
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "teacher": [HasMethods("predict"), None],
     }
-    _decay = 0.3
+
+    # peak rate and weight decay: on labels, and from where a teacher's weights are taken over
+    _auto = {False: (0.003, 0.3), True: (0.001, 0.0)}
+
+    @property
+    def _auto_lr(self):
+        return self._auto[self._took_over][0]
+
+    @property
+    def _auto_decay(self):
+        return self._auto[self._took_over][1]
 
     @classmethod
     def from_deq(cls, deq, **params):
-        """Return an unfitted estimator with the specification of a DEQ.
+        """Return an unfitted estimator with the parameters of a DEQ.
 
         Parameters
         ----------
@@ -90,16 +102,56 @@ class _Explicit:
             generator=generator,
         )
 
+    def _start(self, *args):
+        super()._start(*args)
+        self._took_over = self.teacher is not None and self._take_over(self._teacher.module_)
+
+    @torch.no_grad()
+    def _take_over(self, teacher):
+        """Begin with the weights of a teacher of the same size; returns whether it is.
+
+        Its input weights U make pre-activations u, up to the factor that the match takes out. Every
+        further layer begins as I + W, W the recurrent weight: that is an iteration of the DEQ, as
+        far as u can be read from its activation. The match keeps all scales.
+        """
+        module, source = self.module_, teacher.features
+        features = module.features
+        if features.input_weight.shape != source.input_weight.shape:
+            return False
+        scale = math.sqrt(resolve_input_var(self._teacher.recurrent_var, self._teacher.input_var))
+        features.input_weight.copy_(source.input_weight / scale)
+        features.bias.copy_(source.bias / scale)
+        W = source.effective_recurrent_weight()
+        step = (torch.eye(len(W)).to(W) + W) / math.sqrt(1 + self._teacher.recurrent_var)
+        for hidden in features.hidden:
+            hidden.weight.copy_(step)
+        module.readout.load_state_dict(teacher.readout.state_dict())
+        return True
+
     @property
     def _teacher(self):
         frozen = isinstance(self.teacher, FrozenEstimator)
         return self.teacher.estimator if frozen else self.teacher
 
-    def _fit_from_teacher(self, X, y, sample_weight, X_val, y_val, X_unlabeled):
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, X_unlabeled=None, **how):
+        self._check_teacher(X_unlabeled)
+        forget(self, "agreement_")
+        self._unlabeled = X_unlabeled
+        try:
+            super()._fit(X, y, sample_weight, X_val, y_val, **how)
+        finally:
+            del self._unlabeled
+        if self.teacher is not None:
+            X = X if X_val is None else X_val
+            X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
+            self.agreement_ = self._agreement(to_tensor(X))
+        return self
+
+    def _check_teacher(self, X_unlabeled):
         if self.teacher is None:
             if X_unlabeled is not None:
                 raise ValueError("X_unlabeled needs a teacher to label its rows.")
-            return self._fit(X, y, sample_weight, X_val, y_val)
+            return
         if not isinstance(self._teacher, self._counterpart):
             raise TypeError(
                 f"teacher must be a fitted {self._counterpart.__name__}, "
@@ -108,21 +160,13 @@ class _Explicit:
         check_is_fitted(self._teacher)
         if self.train == "readout":
             raise ValueError("teacher needs train='all': a readout alone cannot follow a DEQ.")
-        self._unlabeled = X_unlabeled
-        try:
-            self._fit(X, y, sample_weight, X_val, y_val)
-        finally:
-            del self._unlabeled
-        X = X if X_val is None else X_val
-        X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
-        self.agreement_ = self._agreement(to_tensor(X))
-        return self
 
     def _more_rows(self, X, target, weight):
-        X_unlabeled = getattr(self, "_unlabeled", None)
-        if X_unlabeled is None:
+        if self._unlabeled is None:
             return X, target, weight
-        rows = validate_data(self, X_unlabeled, dtype=float_dtypes(X_unlabeled), reset=False)
+        rows = validate_data(
+            self, self._unlabeled, dtype=float_dtypes(self._unlabeled), reset=False
+        )
         rows = to_tensor(rows, dtype=X.dtype, device=X.device)
         # their targets are never looked at: the teacher's outputs take their place
         unused = target.new_zeros(len(rows), *target.shape[1:])
@@ -173,17 +217,20 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         features stay random, and the readout, a convex problem, is solved to optimality.
     teacher : DEQClassifier, FrozenEstimator or None, default=None
         A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
-        instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
+        instead of y. If it is as wide as this network, its weights are where the training begins.
+        Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.003
-        Peak learning rate, in units of a network in standard parametrisation.
+    lr : float or "auto", default="auto"
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
+        0.001 from a teacher's weights.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.3. train="readout": penalty c of the mean
-        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights.
+        train="readout": penalty c of the mean loss plus c ``|v|^2`` / 2, v the readout's weights;
+        "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -220,7 +267,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         The network: ``features``, a :class:`sk_deq.modules.ExplicitNetwork`, and ``readout``. It
         expects rows as ``input_scaling`` leaves them.
     history_ : list of dict
-        One entry per epoch: losses, accuracies, seconds.
+        One entry per epoch: losses, accuracies, seconds. For train="readout" one, of the seconds.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
     device_ : torch.device
@@ -233,7 +280,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
     See Also
     --------
     DEQClassifier : The network that is matched.
-    KernelMatcher : The same features, not trained, as a transformer.
+    KernelMatcher : Features matched to the DEQ, not trained, as a transformer.
 
     Notes
     -----
@@ -285,7 +332,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.003,
+        lr="auto",
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -359,7 +406,7 @@ class EquivalentExplicitClassifier(_Explicit, NetworkClassifier):
         sklearn.exceptions.ConvergenceWarning
             If nothing matches the DEQ to 1e-8, or the loss was not finite.
         """
-        return self._fit_from_teacher(X, y, sample_weight, X_val, y_val, X_unlabeled)
+        return self._fit(X, y, sample_weight, X_val, y_val, X_unlabeled=X_unlabeled)
 
     @property
     def _criterion(self):
@@ -424,17 +471,20 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         features stay random, and the readout, a convex problem, is solved to optimality.
     teacher : DEQRegressor, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
-        instead of y. Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
+        instead of y. If it is as wide as this network, its weights are where the training begins.
+        Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is as many as make 150 batches, at least 20.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
-    lr : float, default=0.003
-        Peak learning rate, in units of a network in standard parametrisation.
+    lr : float or "auto", default="auto"
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
+        0.001 from a teacher's weights.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.3. train="readout": penalty c of the mean
-        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
+        train="all": AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights.
+        train="readout": penalty c of the mean squared error plus c ``|v|^2``, v the readout's
+        weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -467,7 +517,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         The network: ``features``, a :class:`sk_deq.modules.ExplicitNetwork`, and ``readout``. It
         expects rows as ``input_scaling`` leaves them.
     history_ : list of dict
-        One entry per epoch: losses, accuracies, seconds.
+        One entry per epoch: losses, seconds. For train="readout" one, of the seconds.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
     device_ : torch.device
@@ -480,7 +530,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
     See Also
     --------
     DEQRegressor : The network that is matched.
-    KernelMatcher : The same features, not trained, as a transformer.
+    KernelMatcher : Features matched to the DEQ, not trained, as a transformer.
 
     Notes
     -----
@@ -531,7 +581,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         teacher=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=0.003,
+        lr="auto",
         weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -602,7 +652,7 @@ class EquivalentExplicitRegressor(_Explicit, NetworkRegressor):
         sklearn.exceptions.ConvergenceWarning
             If nothing matches the DEQ to 1e-8, or the loss was not finite.
         """
-        return self._fit_from_teacher(X, y, sample_weight, X_val, y_val, X_unlabeled)
+        return self._fit(X, y, sample_weight, X_val, y_val, X_unlabeled=X_unlabeled)
 
     def _target_tensor(self, X, target):
         if self.teacher is not None:

@@ -106,8 +106,10 @@ def resolve_layers(layers, tau0):
     Raises
     ------
     ValueError
-        If there is no layer, or one is not an activation.
+        If there is no layer, one is not an activation, or tau0 is not positive.
     """
+    if not 0 < tau0 < math.inf:
+        raise ValueError(f"tau0 must be finite and > 0, got {tau0}.")
     if isinstance(layers, str) or callable(layers):
         layers = [layers]
     if len(layers) == 0:

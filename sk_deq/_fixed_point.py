@@ -4,11 +4,12 @@ Every row is solved to its own tolerance, then frozen and taken out of the batch
 gives does not depend on the rows beside it.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
+
+from ._warn import warn
 
 SOLVERS = ("auto", "picard", "anderson")
 
@@ -73,8 +74,9 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
     slow = torch.nonzero(unsettled).ravel()
     if len(slow) == 0:
         return first
-    budget = max_iter - int(first.n_iter[slow].min())
-    rest = _iterate(f, _take(x, slow), first.value[slow], _Anderson(), tol, budget)
+    rest = _iterate(
+        f, _take(x, slow), first.value[slow], _Anderson(), tol, max_iter - first.n_iter[slow]
+    )
     return FixedPoint(
         first.value.index_copy(0, slow, rest.value),
         first.n_iter.index_add(0, slow, rest.n_iter),
@@ -88,8 +90,13 @@ def _take(tensors, rows):
 
 
 def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
-    """Iterate until each row has converged, or is not finite, or (`give_up`) proves slow."""
+    """Iterate until each row has converged, or is not finite, or (`give_up`) proves slow.
+
+    `max_iter` is a number, or a tensor (n,) of one per row.
+    """
     n, device = len(z), z.device
+    limit = torch.as_tensor(max_iter, device=device).expand(n)
+    most = int(limit.max()) if n else 0
     burst = _BURST.get(device.type, _BURST_ELSEWHERE)
     rows = torch.arange(n, device=device)  # the rows that are still in the batch
     n_iter = torch.zeros(n, dtype=torch.int64, device=device)
@@ -97,15 +104,15 @@ def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
     done = torch.zeros(n, dtype=torch.bool, device=device)
     result = torch.empty_like(z), torch.empty_like(n_iter), torch.empty_like(ratio)
     k = 0
-    while k < max_iter and len(rows):
-        for _ in range(min(burst, max_iter - k)):
+    while len(rows):
+        for _ in range(min(burst, most - k)):
             k += 1
             image = f(z, *x)
             change = image - z
             # the smallest positive number lets a row at rest at the origin have residual 0
             size = torch.linalg.vector_norm(image, dim=1).clamp_min(torch.finfo(z.dtype).tiny)
             last, ratio = ratio, torch.linalg.vector_norm(change, dim=1) / size
-            stop = (ratio <= tol) | ~torch.isfinite(ratio)
+            stop = (ratio <= tol) | ~torch.isfinite(ratio) | (n_iter + 1 >= limit)
             if give_up and k >= _PATIENCE:
                 stop |= torch.log(tol / ratio) < _SLOW * torch.log((ratio / last).clamp_max(1))
             # a row that stops keeps f(z), which is a step nearer to the fixed point than z
@@ -115,14 +122,14 @@ def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
                 ratio = torch.where(done, last, ratio)
             z, n_iter = following, n_iter + ~done
             done |= stop
-        if k == max_iter:
-            done = torch.ones_like(done)
         if not done.any():
             continue
         gone, left = torch.nonzero(done).ravel(), torch.nonzero(~done).ravel()
         for target, source in zip(result, (z, n_iter, ratio), strict=True):
             target[rows[gone]] = source[gone]
-        rows, z, n_iter, ratio, done, *x = _take((rows, z, n_iter, ratio, done, *x), left)
+        rows, z, n_iter, ratio, done, limit, *x = _take(
+            (rows, z, n_iter, ratio, done, limit, *x), left
+        )
         if mix is not None:
             mix.keep(left)
     value, n_iter, residual = result
@@ -162,12 +169,11 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
     """Warn if rows of the FixedPoint `solved` have not converged; `stage`: forward or backward."""
     failed = int((~solved.converged).sum())
     if failed:
-        warnings.warn(
+        warn(
             f"The {stage} fixed point did not converge for {failed} of {len(solved.converged)} "
             f"rows: largest relative residual {float(solved.residual.max()):.1e} after {max_iter} "
             f"iterations, tol={tol:.1e}. Increase max_iter or tol, or lower recurrent_var.",
             ConvergenceWarning,
-            stacklevel=3,
         )
 
 

@@ -12,7 +12,7 @@ norm of the row. For rows of one norm a single group suffices, with f_k = sqrt(b
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -26,6 +26,9 @@ _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
 _MAX_GROUPS = 4
+_LAST_TERMS = 8  # one in so many carries what is left out
+_ROUNDING = 1e-9  # share of the kernel that may be left out
+_SAME_NORM = 1e-6  # relative difference of norms that rounding explains
 _N_POINTS = 2**14  # of the table of sigma_j in t; between them it is linear, to about 1e-7
 _TILE = 2**15  # entries that are looked up at once
 
@@ -44,16 +47,20 @@ class GatedNetwork:
         eigenvectors are in the Nystroem method.
     factors : tensor of shape (n_groups, n_terms, n_nodes)
         f_kj at the nodes: Chebyshev nodes of the log-norm.
+    complete : bool
+        Whether the last terms carry what the series leaves out.
     cut : float
         |t| beyond which sigma_j is constant: a polynomial must not be used far out.
     residual : float
-        Largest error of the network's kernel at the nodes, relative to the kernel's largest value.
+        Largest error of the network's kernel between rows of the nodes' norms, relative to the
+        kernel's largest value.
     """
 
     spec: Equilibrium
     kernel: str
     norm_range: tuple
     factors: torch.Tensor
+    complete: bool
     cut: float
     residual: float
 
@@ -68,9 +75,12 @@ class GatedNetwork:
         outside = self._outside(norms)
         if outside.any():
             # B_k(n, node) = sum_j f_kj(n) f_kj(node), solved for f_kj(n); the f_kj are orthogonal
-            nodes = torch.cat([norms[outside].cpu(), scale_nodes(self.norm_range, _N_NODES)])
+            n_nodes = self.factors.shape[2]
+            nodes = torch.cat([norms[outside].cpu(), scale_nodes(self.norm_range, n_nodes)])
             n_outside = int(outside.sum())
             B = power_series(self.spec, self.kernel, nodes, self.factors.shape[1])
+            if self.complete:
+                _share(_left_out(DEQPairKernel(self.spec, self.kernel), nodes, B), B)
             B = B[:n_outside, n_outside:]
             scale = self.factors.square().sum(2)[:, None].clamp_min(1e-300)
             gates[:, outside] = (torch.einsum("nak,jka->jnk", B, self.factors) / scale).to(gates)
@@ -86,7 +96,10 @@ class GatedNetwork:
 
     def _outside(self, norms):
         low, high = self.norm_range
-        return (norms < low) | (norms > high) if low < high else torch.zeros_like(norms).bool()
+        if low == high and self.spec.homogeneous:
+            return torch.zeros_like(norms).bool()
+        slack = _SAME_NORM if low == high else 0.0
+        return (norms < low * (1 - slack)) | (norms > high * (1 + slack))
 
     def kernel_matrix(self, norms1, norms2, r):
         """The kernel of the network at infinite width, for norms (m1,), (m2,) and cosines (m1, m2).
@@ -169,12 +182,16 @@ def exact_match(spec, kernel, norms):
     low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
     if spec.homogeneous:
         low = high = 1.0
-    elif high <= low * (1 + 1e-6):
+    elif high <= low * (1 + _SAME_NORM):
         low = high = math.sqrt(low * high)
     pair = DEQPairKernel(spec, kernel)
     with single_thread():
         nodes = scale_nodes((low, high), 1 if low == high else _N_NODES)
         B = power_series(spec, kernel, nodes, _MAX_TERMS[spec.activation.homogeneous])
+        left_out = _left_out(pair, nodes, B)
+        complete = bool(left_out.max() > _ROUNDING * B.sum(2).max())
+        if complete:
+            _share(left_out, B)
         B = B.permute(2, 0, 1)
         trace = B.diagonal(dim1=1, dim2=2).sum(1)
         left = trace.flip(0).cumsum(0).flip(0)
@@ -188,7 +205,19 @@ def exact_match(spec, kernel, norms):
         lead = factors[:, :, -1:]  # an eigenvector's sign is arbitrary: make the last entry's +
         signs = _signs(spec, nodes, n_terms)[:, None]
         factors = factors * torch.where(lead < 0, -1.0, 1.0) * signs
-        return _with_best_cut(pair, (low, high), factors, nodes)
+        return _with_best_cut(pair, nodes, ((low, high), factors, complete))
+
+
+def _left_out(pair, norms, B):
+    """What the series B (m, m, n_terms) leaves out at r = 1, (m, m)."""
+    rows = pair.rows(norms)
+    return pair.pairs(rows, rows, torch.ones(1, 1, 1, dtype=torch.float64))[:, :, 0] - B.sum(2)
+
+
+def _share(left_out, B):
+    """Add what is left out to the last terms of B: high powers of r differ near |r| = 1 only."""
+    last = B.shape[2] // _LAST_TERMS
+    B[:, :, -last:] += left_out[:, :, None] / last
 
 
 def _signs(spec, nodes, n_terms):
@@ -204,20 +233,27 @@ def _signs(spec, nodes, n_terms):
     return torch.where(a.abs() > 1e-8 * a.abs().max(), a.sign(), pattern)
 
 
-def _with_best_cut(pair, norm_range, factors, nodes):
-    """Choose where to cut the activations by the error of the kernel that remains."""
+def _with_best_cut(pair, nodes, parts):
+    """Choose where to cut the activations by the error of the kernel that remains.
+
+    It is measured on a grid of cosines, and for rows with themselves, where the terms that are left
+    out add up.
+    """
     r = torch.linspace(-0.98, 0.98, 50, dtype=torch.float64)
     rows = pair.rows(nodes)
-    exact = pair.pairs(rows, rows, r[None, None])
+    exact, diagonal = pair.pairs(rows, rows, r[None, None]), pair.diagonal(rows)
+    largest = torch.maximum(exact.abs().max(), diagonal.max())
     best = None
     for cut in (4.0, 5.0, 6.0, 8.0):
-        network = GatedNetwork(pair.spec, pair.kernel, norm_range, factors, cut, math.nan)
+        network = GatedNetwork(pair.spec, pair.kernel, *parts, cut, math.nan)
         effective = network._effective(network.gates(nodes))
         powers = r ** torch.arange(effective.shape[2], dtype=torch.float64)[:, None]
         achieved = torch.einsum("jnk,jmk,kr->nmr", effective, effective, powers)
-        residual = float((achieved - exact).abs().max() / exact.abs().max())
+        at_itself = effective.square().sum((0, 2)) - diagonal
+        error = torch.maximum((achieved - exact).abs().max(), at_itself.abs().max())
+        residual = float(error / largest)
         if best is None or residual < best.residual:
-            best = GatedNetwork(pair.spec, pair.kernel, norm_range, factors, cut, residual)
+            best = replace(network, residual=residual)
     return best
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import eigsh
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
@@ -14,14 +15,17 @@ from ._array_api import empty_like, float_dtypes, rows_of, to_namespace_of
 from ._base import DEQEstimator
 from ._callbacks import begin_fit
 from ._dot_product import kernel_matrix
-from ._equilibrium import DEQPairKernel, equilibrium
+from ._equilibrium import DEQPairKernel, equilibrium, resolve_input_var
 from ._gated import exact_match
-from ._matching import solve_matching
+from ._matching import MatchResult, solve_matching
+from ._memory import require_memory
 from ._scaling import InputScaler
 from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
+from ._warn import warn
 from .theory import KernelCoefficients, deq_coefficients
 
 _BATCH = 2**22  # entries of the features that are computed at once
+_POOR = 0.01  # residual of the exact match that is told of
 
 
 class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstimator):
@@ -183,13 +187,19 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         ------
         ValueError
             If a parameter is out of range, or there is no stable fixed point.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the match is poor: the four numbers are not reached to 1e-8, or the exact kernel is
+            off by more than 1 % at infinite width.
         """
         X = validate_data(self, X, dtype=float_dtypes(X))
         task = begin_fit(self, X, y)
         self._like = empty_like(X)
         self.device_ = str(self._resolve_device())
         X = rows_of(X)
-        input_var = 1 - self.recurrent_var if self.input_var is None else self.input_var
+        input_var = resolve_input_var(self.recurrent_var, self.input_var)
         scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
         rows = to_tensor(scaler.fit(X).transform(X), dtype=torch.float64)
         self._scaler = scaler
@@ -210,6 +220,14 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
                 self._specification(), self.kernel, torch.linalg.vector_norm(rows, dim=1).cpu()
             )
             self.n_layers_ = 1
+            if self.match_.residual > _POOR:
+                warn(
+                    f"The kernel of the features is off by {self.match_.residual:.1g} of its "
+                    "largest value even at infinite width: the DEQ's kernel needs more terms, or "
+                    "norms differ too much. Use a smaller recurrent_var, a smooth activation, "
+                    "input_scaling='sphere', or DEQKernelRidge.",
+                    ConvergenceWarning,
+                )
         self.residual_ = self.match_.residual
         dtype = resolve_dtype(X.dtype if self.dtype is None else self.dtype)
         generator = make_generator(self.random_state)
@@ -279,7 +297,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
 
     def _features(self, rows):
         W = self.weights_[0]
-        if self.n_layers_ > 1 or isinstance(self.match_, tuple):
+        if isinstance(self.match_, MatchResult):
             z = rows.to(W)
             for layer, W in zip(self.match_.layers, self.weights_, strict=True):
                 z = layer(z @ W.T) / math.sqrt(len(W))
@@ -301,6 +319,8 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         float
             Spectral norm of Z Z^T - K over that of K, K the exact kernel.
         """
+        n = len(X)
+        require_memory(3 * 8 * n**2, f"kernel_error of {n} rows", "Pass fewer rows.")
         Z = to_tensor(self.transform(X)).cpu().double().numpy()
         X, _ = self._rows_like_fit(X, "kernel_error")
         rows = to_tensor(self._scaler.transform(X), dtype=torch.float64, device="cpu")

@@ -25,7 +25,7 @@ from ._array_api import (
     to_namespace_of,
     unique_labels,
 )
-from ._base import DEQEstimator
+from ._base import DEQEstimator, forget
 from ._calibration import class_probabilities, fit_temperature
 from ._callbacks import begin_fit
 from ._cg import solve_cg
@@ -133,6 +133,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         Returns the Solution, and targets and weights of the rows it predicts out of sample.
         """
         alphas = self._alphas()
+        forget(self, "search_results_", "validation_errors_", "temperature_")
         self._like = empty_like(X)
         self.device_ = str(self._resolve_device())
         X = rows_of(X)
@@ -151,7 +152,8 @@ class _BaseDEQKernelRidge(DEQEstimator):
         self._kernel = self._kernel_function()
         if alphas is None:
             alphas = [relative_alpha] if self.solver_ in _ONE_ALPHA else ALPHAS
-            alphas = [float(alpha * self._mean_diagonal(X, w)) for alpha in alphas]
+            level = self._mean_diagonal(X, w)
+            alphas = [float(alpha * level) for alpha in alphas]
         several = len(alphas) > 1 or np.ndim(self.alpha) > 0
         validate = classify or several
         solve = self._solve_exactly if self.solver_ in _MATRICES else self._solve_by_landmarks
@@ -172,7 +174,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
         if self.input_var is None:
             del given["input_var"]
-        search = self.hyperparameters == "loo" and not default.keys() <= given.keys()
+        search = self.hyperparameters == "loo" and not default.keys() <= {"input_var", *given}
         search = search and self.method == "exact"
         (parameters,) = resolve(given, [default])
         choice = Choice(parameters)
@@ -410,7 +412,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
         How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
         among a few kernels, see Notes; those that are given stay. None: not searched, but
         recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
-        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True and so on.
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
     feature_weights : {"auto", None}, default="auto"
         Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
         the leave-one-out errors by more than 10 %.
@@ -602,7 +604,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
         among a few kernels, see Notes; those that are given stay. None: not searched, but
         recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
-        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True and so on.
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
     feature_weights : {"auto", None}, default="auto"
         Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
         the leave-one-out errors by more than 10 %.

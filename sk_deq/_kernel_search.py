@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 from ._array_api import take
 from ._chebyshev import chebyshev_coefficients, chebyshev_nodes, clenshaw
 from ._dot_product import kernel_matrix
-from ._equilibrium import DEQPairKernel, equilibrium
+from ._equilibrium import DEQPairKernel, equilibrium, resolve_input_var
 from ._row_keys import merge_repeated_rows, row_keys, smallest_keys
 from ._scaling import InputScaler, root_mean_square_norm
 from ._solvers import leave_one_out
@@ -36,6 +36,7 @@ DEFAULT = {
     "kernel": "ck",
     "activation": "relu",
     "recurrent_var": 0.9,
+    "input_var": 1.0,
     "bias_var": 0.1,
     "center": False,
     "input_scaling": "rms",
@@ -60,11 +61,11 @@ BIASES = (0.1,)  # c^2 in units of the mean squared norm of the rows
 ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the kernel
 MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
 _FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
-_STEP, _MOMENTA = 0.15, (0.7, 0.95)
-_STEPS = {"classification": 20, "regression": 40}
+_STEP, _MOMENTA = 0.2, (0.7, 0.95)
+_STEPS = {"classification": 12, "regression": 40}
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
-_PROMISE = 0.98  # if two fifths of the steps do not lower it below this, the others are left out
+_PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out
 _GAIN = 0.9  # the criterion with weights is divided by this: they must pay
 _PRECISION = 1e-11  # relative, of the tables of kappa
 _CELLS = 2**14  # of these tables
@@ -99,8 +100,8 @@ def resolve(given, alternatives=(DEFAULT,), biases=None):
     Parameters
     ----------
     given : dict
-        DEQ parameters of the user; input_var None means 1 - recurrent_var where the latter is
-        given and 1 elsewhere.
+        DEQ parameters of the user. With a recurrent_var and no input_var the latter is
+        1 - recurrent_var, whatever the alternative says.
     alternatives : sequence of dict
         Values of the others.
     biases : sequence of float, default=None
@@ -109,9 +110,10 @@ def resolve(given, alternatives=(DEFAULT,), biases=None):
     found = []
     for alternative, bias in product(alternatives, biases or (None,)):
         parameters = {**alternative, **given}
-        if parameters.get("input_var") is None:
-            known = "recurrent_var" in given
-            parameters["input_var"] = 1 - parameters["recurrent_var"] if known else 1.0
+        if "input_var" not in given and (
+            "recurrent_var" in given or "input_var" not in alternative
+        ):
+            parameters["input_var"] = resolve_input_var(parameters["recurrent_var"], None)
         if bias is not None and "bias_var" not in given:
             parameters["bias_var"] = bias * parameters["input_var"]
         if parameters not in found:
@@ -124,7 +126,7 @@ def search_kernel(X, y, w, given, *, classify, alphas, feature_weights, random_s
 
     Parameters
     ----------
-    X : ndarray of shape (n, n_features)
+    X : ndarray or tensor of shape (n, n_features)
         Rows.
     y : tensor of shape (n, n_outputs)
         Targets: of unit variance, or +1 and -1 with one column for two classes.
@@ -252,8 +254,7 @@ class _Data:
         """The kernel matrix of a candidate."""
         if _angular(parameters):
             square = parameters["bias_var"] / parameters["input_var"]
-            norms = (self.gram.diagonal() + square).sqrt()
-            return _angle_kernel(parameters, self.gram + square, norms)
+            return _angle_kernel(parameters, self.gram + square)
         mode = "sphere" if parameters["input_scaling"] == "sphere" else None  # X is scaled already
         scaler = InputScaler(
             mode, input_var=parameters["input_var"], bias_var=parameters["bias_var"]
@@ -355,63 +356,97 @@ def _angle_table(pair):
         return torch.linalg.solve(u[:, None] ** torch.arange(4), values.T)
 
 
-class _LookUp(torch.autograd.Function):
-    """kappa at cosines r of any shape, from its table."""
+def _look_up(table, r, slope=False):
+    """kappa at cosines r of any shape, from its table; with its derivative if `slope`."""
+    n_cells = table.shape[1]
+    x = r.asin().mul_(2 / torch.pi).add_(1).mul_(n_cells / 2)
+    x.clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
+    cell, u = x.to(torch.int32).ravel(), x.frac_()
+    c0, c1, c2, c3 = (row.index_select(0, cell).view(r.shape) for row in table)
+    derivative = None
+    if slope:
+        derivative = (3 * c3).mul_(u).add_(c2, alpha=2).mul_(u).add_(c1).mul_(n_cells / torch.pi)
+        sine = (1 - r * r).clamp_min_(0).sqrt_()
+        derivative = torch.where(sine > 0, derivative / sine, 0)  # 0: a row with itself
+    return c3.mul_(u).add_(c2).mul_(u).add_(c1).mul_(u).add_(c0), derivative
+
+
+def _cosines(gram):
+    """Cosines of rows with this Gram matrix, and the products of their norms, 1 where that is 0."""
+    norms = gram.diagonal().sqrt()
+    products = norms[:, None] * norms
+    r = (gram / (products + (products == 0))).clamp_(-1, 1)
+    r.fill_diagonal_(1)  # exactly: kappa may have a cusp there
+    return r, products
+
+
+def _angle_kernel(parameters, gram):
+    """kappa(cos), or its product with the norms, of rows (c, x) with this Gram matrix."""
+    r, products = _cosines(gram)
+    K, _ = _look_up(_table_of(parameters).to(gram.device), r)
+    return K if parameters["input_scaling"] == "sphere" else K.mul_(products)
+
+
+def _table_of(parameters):
+    return _angle_table(_pair(parameters, bias_var=0.0))
+
+
+class _WeightedKernel(torch.autograd.Function):
+    """The kernel of rows (c, x_j v_j^(1/2)) as a function of v and c^2; see `_angle_kernel`."""
 
     @staticmethod
-    def forward(ctx, r, table):
-        n_cells = table.shape[1]
-        x = r.asin().mul_(2 / torch.pi).add_(1).mul_(n_cells / 2)
-        x.clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
-        cell, u = x.to(torch.int32).ravel(), x.frac_().ravel()
-        ctx.save_for_backward(r, table, cell, u)
-        value = table[3].index_select(0, cell)
-        for c in (table[2], table[1], table[0]):
-            value = c.index_select(0, cell).addcmul_(value, u)
-        return value.view(r.shape)
+    def forward(ctx, v, square, X, table, sphere):
+        r, products = _cosines(torch.addmm(square, X * v, X.T))
+        kappa, slope = _look_up(table, r, slope=True)
+        ctx.save_for_backward(X, r, products, kappa, slope)
+        ctx.sphere = sphere
+        return kappa.clone() if sphere else kappa * products
 
     @staticmethod
     def backward(ctx, gradient):
-        r, table, cell, u = ctx.saved_tensors
-        slope = 3 * table[3].index_select(0, cell)
-        for factor, c in ((2, table[2]), (1, table[1])):
-            slope = (factor * c).index_select(0, cell).addcmul_(slope, u)
-        sine = (1 - r * r).clamp_min_(0).sqrt_()
-        slope = slope.view(r.shape) * (table.shape[1] / torch.pi) / sine
-        return gradient * torch.where(sine > 0, slope, 0), None  # 0: a row with itself
-
-
-def _angle_kernel(parameters, gram, norms):
-    """kappa(cos), or its product with the norms, of rows (c, x); differentiable."""
-    table = _angle_table(_pair(parameters, bias_var=0.0)).to(gram.device)
-    product_ = norms[:, None] * norms
-    nonzero = product_ + (product_ == 0)
-    r = (gram / nonzero).clamp(-1, 1)
-    r = r.diagonal_scatter(torch.ones_like(norms))  # exactly: kappa may have a cusp there
-    K = _LookUp.apply(r, table)
-    return K if parameters["input_scaling"] == "sphere" else K * product_
+        X, r, products, kappa, slope = ctx.saved_tensors
+        to_gram = gradient * slope
+        if ctx.sphere:
+            to_gram /= products + (products == 0)
+            to_products = -r * to_gram
+        else:
+            to_products = gradient * (kappa - r * slope)
+        norms = products.diagonal().sqrt()
+        to_norms = to_products @ norms + to_products.T @ norms
+        to_squares = torch.where(norms > 0, to_norms / (2 * norms), 0)
+        to_v = (X * (to_gram @ X)).sum(0) + to_squares @ X.square()
+        return to_v, to_gram.sum() + to_squares.sum(), None, None, None
 
 
 class _LeftOut(torch.autograd.Function):
-    """Leave-one-out residuals e = M S y / (diag(M) s), of `_solvers`, as a function of A."""
+    """Leave-one-out residuals e = M S y / (diag(M) s) of `_solvers`, alpha relative to K's level."""
 
     @staticmethod
-    def forward(ctx, A, y, s):
+    def forward(ctx, K, alpha, y, s):
+        share = s * s / (s @ s)
+        level = share @ K.diagonal()
+        A = K * (s / level) * s[:, None]
+        A.diagonal().add_(alpha)
         M = torch.cholesky_inverse(torch.linalg.cholesky(A))
         t = M @ s
         M -= t[:, None] * (t / (s @ t))
         solved = M @ (s[:, None] * y)
         diagonal = M.diagonal().clone()
-        ctx.save_for_backward(M, solved, diagonal, s)
+        ctx.save_for_backward(K, M, solved, diagonal, s, share, level)
         return solved / (diagonal * s)[:, None]
 
     @staticmethod
     def backward(ctx, gradient):
-        M, solved, diagonal, s = ctx.saved_tensors
+        K, M, solved, diagonal, s, share, level = ctx.saved_tensors
         gradient = gradient / (diagonal * s)[:, None]
-        outer = (M @ gradient) @ solved.T  # dM = -M dA M
         weight = (gradient * solved).sum(1) / diagonal
-        return (M * weight) @ M - (outer + outer.T) / 2, None, None
+        outer = (M @ gradient) @ solved.T
+        to_A = ((M * weight) @ M).sub_(outer, alpha=0.5).sub_(outer.T, alpha=0.5)  # dM = -M dA M
+        to_alpha = to_A.trace()
+        to_K = to_A.mul_(s / level).mul_(s[:, None])
+        to_level = -torch.dot(to_K.ravel(), K.ravel()) / level
+        to_K.diagonal().add_(to_level * share)
+        return to_K, to_alpha, None, None
 
 
 def _objective(data, parameters, log_v, others):
@@ -420,14 +455,15 @@ def _objective(data, parameters, log_v, others):
     The bias is c^2 for rows whose mean squared norm is that of data.X.
     """
     X, y, w = data.X, data.y, data.w
-    s, total = w.sqrt(), w.sum()
+    total = w.sum()
     moments = w @ X.square() / total
     v = log_v.exp()
     alpha, bias, factor = others.exp()
     bias = bias * (moments @ v) / moments.sum()
-    K = _angle_kernel(parameters, (X * v) @ X.T + bias, (X.square() @ v + bias).sqrt())
-    A = s[:, None] * (K / _mean_diagonal(K, w)) * s + torch.diag(alpha.expand(len(X)))
-    predictions = y - _LeftOut.apply(A, y, s)
+    table = _table_of(parameters).to(X.device)
+    sphere = parameters["input_scaling"] == "sphere"
+    K = _WeightedKernel.apply(v, bias, X, table, sphere)
+    predictions = y - _LeftOut.apply(K, alpha, y, w.sqrt())
     variance = _squared_error((w @ y / total).expand_as(y), y, w)
     objective = _squared_error(predictions, y, w) / variance
     if data.classify:

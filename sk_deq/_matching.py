@@ -5,7 +5,6 @@ that scale (the equations leave it free), so that a solution depends on nothing 
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from scipy.special import erf, erfc
 from sklearn.exceptions import ConvergenceWarning
 
 from ._explicit_network import hard_tanh_layer, hermite_layer, leaky_relu_layer
+from ._warn import warn
 
 _N_STARTS = 40
 
@@ -140,12 +140,11 @@ def solve_matching(target, tau0, kernel, n_layers, family, tol, make_coefficient
             break
     residual, parameters, name, depth = best
     if residual > tol:
-        warnings.warn(
+        warn(
             f"The matching equations are not solved: relative residual {residual:.1e} > tol="
             f"{tol:g} with {depth} layer(s) of family {name!r}. Use family='auto', more layers, "
             "another recurrent_var, or accept the approximation by a larger tol.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     achieved = _coefficients([_FAMILIES[name].moments(*p) for p in parameters], kernel)
     layers, scale = [], tau0

@@ -2,8 +2,8 @@
 
 import functools
 import time
-import warnings
 from collections import OrderedDict
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -35,6 +35,7 @@ from ._array_api import (
 )
 from ._base import DEQEstimator
 from ._callbacks import TellEpochs, begin_fit
+from ._equilibrium import resolve_input_var
 from ._fixed_point import SOLVERS
 from ._scaling import INPUT_SCALINGS, InputScaler
 from ._torch import make_generator, resolve_dtype, to_tensor
@@ -46,6 +47,7 @@ from ._training import (
     make_net,
     squared_error,
 )
+from ._warn import warn
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 20, 150
@@ -63,7 +65,7 @@ class BaseNetwork(DEQEstimator):
         "width": [Interval(Integral, 1, None, closed="left")],
         "activation": [str, callable],
         "recurrent_var": [Interval(Real, 0, None, closed="left")],
-        "input_var": [Interval(Real, 0, None, closed="left"), None],
+        "input_var": [Interval(Real, 0, None, closed="neither"), None],
         "bias_var": [Interval(Real, 0, None, closed="left")],
         "center": ["boolean"],
         "input_scaling": [StrOptions({s for s in INPUT_SCALINGS if s}), None],
@@ -73,7 +75,7 @@ class BaseNetwork(DEQEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -86,10 +88,12 @@ class BaseNetwork(DEQEstimator):
         "random_state": ["random_state"],
     }
 
-    _decay = 0.1  # weight_decay="auto"
+    _auto_lr, _auto_decay = 0.005, 0.1  # what lr="auto" and weight_decay="auto" stand for
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, **encoding):
         again = hasattr(self, "module_") and (partial or self.warm_start)
+        if self.train == "readout":
+            self._refuse_for_readout(X_val)
         X, y = self._validate(X, y, reset=not again)
         begin = functools.partial(begin_fit, self, X, y, sample_weight)
         weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
@@ -107,7 +111,9 @@ class BaseNetwork(DEQEstimator):
             (X, target, weight), valid = self._hold_out(X, target, weight, random_state)
         batch_size = _BATCH_SIZE if self.batch_size == "auto" else self.batch_size
         generator = make_generator(random_state)
-        if not again:
+        if again:  # not in the order of the last call
+            generator.manual_seed(generator.initial_seed() + self.n_iter_)
+        else:
             self._start(X, target, weight, batch_size, generator)
         if self.train == "readout":
             self._fit_readout(X, target, weight, begin)
@@ -129,6 +135,19 @@ class BaseNetwork(DEQEstimator):
             y_numeric=self._numeric,
         )
 
+    def _refuse_for_readout(self, X_val):
+        """Raise a ValueError for what the solution of a convex problem has no use for."""
+        for name, given in [
+            ("early_stopping=True", self.early_stopping),
+            ("X_val", X_val is not None),
+            ("callbacks", self.callbacks),
+        ]:
+            if given:
+                raise ValueError(
+                    f"{name} needs train='all': with train='readout' the readout is solved for, "
+                    "and there are no epochs."
+                )
+
     def _weigh(self, target, weight):
         """Weights of mean 1."""
         _require_some(weight)
@@ -141,7 +160,10 @@ class BaseNetwork(DEQEstimator):
             return None
         X_val, y_val = self._validate(X_val, y_val, reset=False)
         X_val = to_tensor(X_val)
-        target = self._encode(y_val, again=True).to(X_val.device)
+        try:
+            target = self._encode(y_val, again=True).to(X_val.device)
+        except ValueError as error:
+            raise ValueError(f"y_val does not fit y: {error}") from error
         return X_val, target, torch.ones(len(X_val), dtype=torch.float64, device=X_val.device)
 
     def _hold_out(self, X, target, weight, random_state):
@@ -154,12 +176,7 @@ class BaseNetwork(DEQEstimator):
 
     def _start(self, X, target, weight, batch_size, generator):
         """Set up the scaler and the network, and choose where and in which precision it lives."""
-        input_var = 1 - self.recurrent_var if self.input_var is None else self.input_var
-        if input_var < 0:
-            raise ValueError(
-                f"recurrent_var={self.recurrent_var} with input_var=None gives the negative input "
-                "variance 1 - recurrent_var; pass input_var, or recurrent_var <= 1."
-            )
+        input_var = resolve_input_var(self.recurrent_var, self.input_var)
         self.device_ = self._resolve_device()
         if self.dtype == "auto":
             exact = X.dtype == torch.float64 and len(X) <= batch_size and self.device_.type != "mps"
@@ -187,6 +204,10 @@ class BaseNetwork(DEQEstimator):
         return self.module_.readout.weight.dtype
 
     @property
+    def _lr(self):
+        return self._auto_lr if self.lr == "auto" else self.lr
+
+    @property
     def _device(self):
         return self.module_.readout.weight.device
 
@@ -211,13 +232,13 @@ class BaseNetwork(DEQEstimator):
             max_epochs = max(-(-_MIN_STEPS // n_batches), _MIN_EPOCHS)
         net = self._net if partial else None
         if net is None:
-            net = self._net = make_net(
+            net = make_net(
                 self.module_,
                 criterion=self._criterion,
                 max_epochs=1 if partial else max_epochs,
                 batch_size=batch_size,
-                lr=self.lr,
-                weight_decay=self._decay if self.weight_decay == "auto" else self.weight_decay,
+                lr=self._lr,
+                weight_decay=self._auto_decay if self.weight_decay == "auto" else self.weight_decay,
                 accuracy=None if self._numeric else hits,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
                 callbacks=self.callbacks,
@@ -227,31 +248,44 @@ class BaseNetwork(DEQEstimator):
         if not partial:
             task = begin(max_epochs=max_epochs)
             if hasattr(self, "_skl_callbacks"):
-                net.callbacks_.append(("tell_epochs", TellEpochs(task)))
-        net.generator, net.valid, features = generator, valid, self.module_.features
-        if hasattr(features, "report"):
-            features.report = net.statistics
+                net.callbacks_.insert(0, ("tell_epochs", TellEpochs(task)))
+        net.generator, net.valid = generator, valid
         n_before = len(net.history)
-        try:
+        with self._reported_to(net.statistics):
             net.partial_fit(data)
-        finally:
-            features.report = None
         net.valid = None
-        new = [{k: v for k, v in e.items() if k != "batches"} for e in net.history[n_before:]]
-        self.history_ = new if not partial else self.history_ + new
+        self._net = net if partial else None  # the next call goes on with its optimiser
+        before = self.history_ if partial else []
+        self.history_ = before + [
+            {**{k: v for k, v in epoch.items() if k != "batches"}, "epoch": len(before) + i}
+            for i, epoch in enumerate(net.history[n_before:], 1)
+        ]
         self.n_iter_ = len(self.history_)
         self.module_.eval()
         if not partial:
             task.end()
-        self._tell(new[-1], net.callbacks_[0][1])
+        self._tell(self.history_[-1], net.callbacks_[-1][1])
+
+    @contextmanager
+    def _reported_to(self, statistics):
+        """Have `statistics` told of the fixed points that are solved, where there are any."""
+        features = self.module_.features
+        if not hasattr(features, "report"):
+            yield
+            return
+        features.report = statistics
+        try:
+            yield
+        finally:
+            features.report = None
 
     def _fit_readout(self, X, target, weight, begin):
         """Leave the random features as they are and solve for the readout."""
         task, start = begin(), time.perf_counter()
-        statistics, features = SolverStatistics(), self.module_.features
-        features.report = statistics
-        Z = forward_in_passes(features, self._to_device(self._scaler.transform(X)))
-        features.report = None
+        statistics = SolverStatistics()
+        with self._reported_to(statistics):
+            rows = self._to_device(self._scaler.transform(X))
+            Z = forward_in_passes(self.module_.features, rows)
         decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
         Z = Z.double().cpu().numpy()  # whatever the network's dtype: the solver wants precision
         solver = self._readout_solver(decay * len(Z))
@@ -273,20 +307,18 @@ class BaseNetwork(DEQEstimator):
             self.fixed_point_n_iter_ = epoch["fixed_point_n_iter"]
             self.fixed_point_residual_ = epoch["fixed_point_residual"]
         if best is not None and best.diverged_:
-            warnings.warn(
+            warn(
                 f"The loss was not finite in epoch {epoch['epoch']}: training stopped and the best "
-                f"weights so far, of loss {best.best_:.3g}, were restored. Lower lr={self.lr}.",
+                f"weights so far, of loss {best.best_:.3g}, were restored. Lower lr={self._lr:g}.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         elif epoch.get("fixed_point_failures"):
-            warnings.warn(
+            warn(
                 f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
                 f"converge: largest relative residual {self.fixed_point_residual_:.1e}, "
                 f"tol={self.tol:.1e}, max_iter={self.max_iter}. Increase max_iter or tol, or lower "
                 "recurrent_var.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
 
     def _outputs_of(self, X):
@@ -539,7 +571,15 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
     def _encode(self, y, *, again):
         if not again:
             self._y_flat = y.ndim == 1
-        return to_tensor(y, dtype=torch.float64).reshape(y.shape[0], -1)
+        target = to_tensor(y, dtype=torch.float64).reshape(y.shape[0], -1)
+        if hasattr(self, "module_") and again:
+            n_outputs = self.module_.readout.out_features
+            if target.shape[1] != n_outputs:
+                raise ValueError(
+                    f"y has {target.shape[1]} outputs, but the network was begun with {n_outputs}; "
+                    "fit anew with warm_start=False."
+                )
+        return target
 
     def _n_outputs(self, target):
         return target.shape[1]

@@ -8,13 +8,12 @@ The normal equations in R^T c need only sums over rows, sum_i w_i phi_i phi_i^T 
 rows pass by in tiles, and memory is that of a few m x m matrices, however many rows there are.
 """
 
-import warnings
-
 import torch
 from scipy.linalg import LinAlgWarning
 
 from ._row_keys import smallest_keys
 from ._solvers import Solution, best_candidate
+from ._warn import warn
 
 _TILE = 2**22  # entries of the features that are computed at once
 _HELD_OUT = 10  # one row in so many is held out to choose alpha,
@@ -76,11 +75,10 @@ class Features:
                 break
             jitter *= 10
         if jitter > eps**0.5 * trace:
-            warnings.warn(
+            warn(
                 "The kernel matrix of the landmarks is indefinite by "
                 f"{jitter / trace:.1g} of its trace, which was added to its diagonal.",
                 LinAlgWarning,
-                stacklevel=5,
             )
         self.factor = factor  # R, in float64
         self._working = factor.to(landmarks)
@@ -138,11 +136,10 @@ class Sums:
         if info == 0:
             beta = torch.cholesky_solve(b, factor)
         else:
-            warnings.warn(
+            warn(
                 "The normal equations of the landmarks are numerically singular; solved by an "
                 "eigendecomposition, without the smallest eigenvalues. Raise alpha.",
                 LinAlgWarning,
-                stacklevel=5,
             )
             values, U = torch.linalg.eigh(A)
             large = values > len(A) * torch.finfo(A.dtype).eps * values[-1]

@@ -12,13 +12,14 @@ the error at row i of the model fitted without row i, b included, is (M S y)_i /
 the leave-one-out errors of every alpha cost one eigendecomposition.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import linalg
 from scipy.linalg import LinAlgWarning
+
+from ._warn import warn
 
 _BLOCK = 1024  # rows of the eigenvectors that are squared at once
 
@@ -139,11 +140,10 @@ def solve_cholesky(K, y, w, alpha, leave_one_out=False):
     A.diagonal().add_(alpha)
     L, info = torch.linalg.cholesky_ex(A)
     if info > 0:
-        warnings.warn(
+        warn(
             "The kernel matrix plus alpha is not numerically positive definite; solved by its "
             "eigendecomposition instead. Raise alpha, or use dtype='float64'.",
             LinAlgWarning,
-            stacklevel=2,
         )
         return solve_eigh(K, y, w, [alpha])
     solved = torch.cholesky_solve(torch.cat([s[:, None] * (y - mean), s[:, None]], 1), L)
@@ -170,12 +170,11 @@ def _clip(eigenvalues, precision):
     """Set negative eigenvalues to 0; warn if they are more than rounding."""
     largest, smallest = eigenvalues[-1], eigenvalues[0]
     if smallest < -10 * len(eigenvalues) * precision * largest:
-        warnings.warn(
+        warn(
             "The kernel matrix is indefinite: its eigenvalues lie between "
             f"{float(smallest):.3g} and {float(largest):.3g}. Negative ones were set to 0; "
             "method='exact' gives a positive semidefinite kernel.",
             LinAlgWarning,
-            stacklevel=3,
         )
     return eigenvalues.clamp_min(0)
 

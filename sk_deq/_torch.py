@@ -15,7 +15,7 @@ def resolve_device(device="auto"):
     Raises
     ------
     ValueError
-        If the name is not a torch device or names a device that this machine lacks.
+        If the name is not that of a CPU, CUDA or MPS device, or of one that this machine lacks.
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,8 +25,17 @@ def resolve_device(device="auto"):
         raise ValueError(
             f"device={device!r} is not a torch device; use 'auto', 'cpu' or 'cuda'."
         ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device='{device}', but torch sees no CUDA device; use device='cpu'.")
+    available = {
+        "cpu": lambda: True,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if device.type not in available:
+        raise ValueError(f"device='{device}' is not supported; use 'auto', 'cpu' or 'cuda'.")
+    if not available[device.type]():
+        raise ValueError(
+            f"device='{device}', but torch sees no {device.type.upper()} device; use device='cpu'."
+        )
     return device
 
 

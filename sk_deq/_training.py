@@ -5,8 +5,11 @@ import time
 from copy import deepcopy
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+
+from ._warn import warn
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
@@ -76,6 +79,10 @@ class _Batches:
             yield tuple(t[rows] for t in self.tensors)
 
 
+class _EndOfTraining(Exception):
+    """A callback wants no further epoch."""
+
+
 class _BestWeights(Callback):
     """Remember the best weights; stop at a loss that is not finite or no longer improves."""
 
@@ -95,7 +102,7 @@ class _BestWeights(Callback):
         loss = epoch.get("valid_loss", epoch["train_loss"])
         if not math.isfinite(epoch["train_loss"]) or not math.isfinite(loss):
             self.diverged_ = True
-            raise KeyboardInterrupt  # skorch's way for a callback to end the training
+            raise KeyboardInterrupt
         if loss < self.best_:
             self.best_, self.waited_ = loss, 0
             # the validation loss is that of the epoch's last weights, which the training loss never
@@ -155,6 +162,42 @@ class TrainingNet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["peak"] = group["lr"]
         self._step = 0
+        return self
+
+    def notify(self, method_name, **cb_kwargs):
+        """Tell every callback; if one wants to end the training, the others are told all the same.
+
+        Raising KeyboardInterrupt is skorch's way for a callback to end the training. One that is
+        raised elsewhere is the user's.
+        """
+        getattr(self, method_name)(self, **cb_kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **cb_kwargs)
+            except KeyboardInterrupt:
+                self.ended_ = True
+        if self.ended_ and method_name == "on_epoch_end":
+            raise _EndOfTraining
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train for max_epochs epochs, or until a callback or the user ends it."""
+        self.ended_ = False
+        n_before = len(self.history)
+        self.notify("on_train_begin", X=X, y=y)
+        try:
+            self.fit_loop(X, y, **fit_params)
+        except _EndOfTraining:
+            pass
+        except KeyboardInterrupt:
+            if len(self.history) - n_before < 2:  # not an epoch is complete
+                raise
+            del self.history[-1]
+            warn(
+                f"Training was interrupted after {len(self.history) - n_before} of "
+                f"{self.max_epochs} epochs; the weights are those of that moment.",
+                ConvergenceWarning,
+            )
+        self.notify("on_train_end", X=X, y=y)
         return self
 
     def get_split_datasets(self, X, y=None, **fit_params):
@@ -257,7 +300,7 @@ def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
         one_cycle=one_cycle,
         statistics=SolverStatistics(),
         watched=bool(callbacks),
-        callbacks=[_BestWeights(patience), *([_Progress()] if verbose else []), *callbacks],
+        callbacks=[*([_Progress()] if verbose else []), *callbacks, _BestWeights(patience)],
         device=None,
         verbose=0,
     )

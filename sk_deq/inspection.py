@@ -155,6 +155,8 @@ class SpectrumDisplay(_Display):
         ------
         TypeError
             If the estimator has no features.
+        ValueError
+            If it was matched to the NTK of training every layer, which features do not have.
         """
         exact, features = _kernels(estimator, X)
         kernels = {"infinitely wide DEQ": exact, "features": features}
@@ -435,7 +437,8 @@ class EquivalenceDisplay(_Display):
                 "agreement": float(agreement),
                 "latency": float(np.median(seconds[name])) * 1000 / len(predicted),
             }
-            if _network(estimator, X)[0] is not None:
+            network, _ = _network(estimator, X)
+            if network is not None and not _ntk_of_training_all(network):
                 exact, features = _kernels(estimator, X)
                 error = np.linalg.norm(features - exact, 2) / np.linalg.norm(exact, 2)
                 results[name]["kernel_error"] = float(error)
@@ -653,6 +656,11 @@ def _network(estimator, X):
     return (estimator, X) if isinstance(estimator, KernelMatcher | BaseNetwork) else (None, X)
 
 
+def _ntk_of_training_all(network):
+    """Whether a network was matched to an NTK that is not the kernel of its features."""
+    return getattr(network, "kernel", "ck") == "ntk" and getattr(network, "train", None) == "all"
+
+
 def _kernels(estimator, X):
     """The exact kernel of the DEQ that an estimator stands for, and that of its features."""
     network, X = _network(estimator, X)
@@ -667,7 +675,7 @@ def _kernels(estimator, X):
     if isinstance(network, KernelMatcher):
         Z = network.transform(X)
     else:
-        if kernel == "ntk" and network.train == "all":
+        if _ntk_of_training_all(network):
             raise ValueError(
                 "kernel='ntk' with train='all' matches the NTK of training every layer, which is "
                 "not the kernel of the features; use kernel='ck' or train='readout'."

@@ -220,8 +220,15 @@ def _check_rows(X, Y, device, dtype):
         if Y is not None and not (isinstance(Y, torch.Tensor) and Y.device == device):
             raise ValueError("X is a tensor, so Y must be a tensor on the same device.")
         for name, Z in (("X", X), ("Y", Y)):
-            if Z is not None and (Z.ndim != 2 or not torch.isfinite(Z).all()):
-                raise ValueError(f"{name} must be finite and of shape (n_samples, n_features).")
+            if Z is not None and (Z.ndim != 2 or not Z.numel() or not torch.isfinite(Z).all()):
+                raise ValueError(
+                    f"{name} must be finite and of shape (n_samples, n_features), with a row and a "
+                    "column at least."
+                )
+            if Z is not None and Z.requires_grad:
+                raise ValueError(
+                    f"{name} requires a gradient, and kernels have none: pass {name}.detach()."
+                )
         if Y is not None and X.shape[1] != Y.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but Y has {Y.shape[1]}.")
         if dtype is None:
@@ -231,7 +238,7 @@ def _check_rows(X, Y, device, dtype):
         if Y is None:
             X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
         else:
-            X, Y = check_pairwise_arrays(X, Y)
+            X, Y = check_pairwise_arrays(X, Y, accept_sparse=False)
         dtype = X.dtype if dtype is None else dtype
     dtype = resolve_dtype(dtype)
     n_columns = len(X if Y is None else Y)

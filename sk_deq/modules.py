@@ -1,6 +1,6 @@
 """The deep equilibrium model and the explicit network as plain torch modules.
 
-They give features; put a readout, any module, behind them. Neither needs scikit-learn.
+They give features; put a readout, any module, behind them. Neither knows of estimators.
 """
 
 import math
@@ -180,7 +180,7 @@ class DEQ(nn.Module):
         -------
         Tensor of shape (width, width)
             Differentiable. In training mode with gradients, W's largest stretch is followed by two
-            more power iterations first.
+            or more power iterations first.
         """
         if self.training and torch.is_grad_enabled():
             self._follow_direction(20, growth=1.02)

@@ -1,5 +1,7 @@
 """From a data frame to an estimator: categories, missing values and scales."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
@@ -42,7 +44,8 @@ def make_tabular_pipeline(estimator, *, vectorizer="columns"):
 
     Notes
     -----
-    Input is a pandas or polars data frame, or an array, whose columns are numbers if its dtype is.
+    Input is a pandas or polars data frame, or an array, whose columns are numbers if its dtype is;
+    of objects, as a list of lists is, those columns in which every value is a number or None.
 
     Examples
     --------
@@ -119,7 +122,15 @@ def _other_columns(X):
 def _dtypes(X):
     if hasattr(X, "columns"):
         return [(name, X[name].dtype) for name in X.columns]
+    if X.dtype == object:  # a list of lists, for one
+        return [(j, _dtype_of_objects(column)) for j, column in enumerate(X.T)]
     return [(j, X.dtype) for j in range(X.shape[1])]
+
+
+def _dtype_of_objects(values):
+    """float for a column of numbers, of which some may be missing, else object."""
+    numbers = [(isinstance(v, Real) and not isinstance(v, bool)) or v is None for v in values]
+    return np.dtype(float if all(numbers) else object)
 
 
 def _is_number(name, dtype):

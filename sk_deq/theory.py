@@ -267,7 +267,7 @@ def match_explicit(
     Raises
     ------
     ValueError
-        If a value is out of range, or the family cannot have this depth.
+        If a value is out of range.
 
     Warns
     -----
@@ -285,6 +285,8 @@ def match_explicit(
     >>> match.n_layers, match.layers[0].family, match.residual < 1e-8
     (1, 'hard_tanh', True)
     """
+    if not tol >= 0:
+        raise ValueError(f"tol must be >= 0, got {tol}.")
     target = deq_coefficients(
         activation, recurrent_var=recurrent_var, input_var=input_var, tau0=tau0, kernel=kernel
     )

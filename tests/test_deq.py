@@ -1,5 +1,6 @@
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sk_deq import (
     EquivalentExplicitClassifier,
     EquivalentExplicitRegressor,
 )
+from sk_deq._training import TrainingNet
 
 ESTIMATORS = [
     DEQClassifier,
@@ -134,6 +136,50 @@ def test_partial_fit_adds_epochs_to_the_same_network(Estimator):
         Estimator(train="readout").partial_fit(X, y)
 
 
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_partial_fit_after_fit_adds_one_epoch_at_the_constant_rate(Estimator):
+    rates = []
+
+    class Watch(Callback):
+        def on_batch_end(self, net, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+        def __deepcopy__(self, memo):
+            return self
+
+    X, y = data_for(Estimator)
+    model = Estimator(**SMALL, batch_size=50, lr=0.004, callbacks=[Watch()]).fit(X, y)
+    rates.clear()
+    weights = model.module_.readout.weight.detach().clone()
+    model.partial_fit(X, y)
+    assert model.n_iter_ == len(model.history_) == 21
+    assert [epoch["epoch"] for epoch in model.history_] == list(range(1, 22))
+    assert len(set(rates)) == 1 and len(rates) == -(-len(X) // 50)
+    assert not torch.equal(model.module_.readout.weight, weights)
+    restored = pickle.loads(pickle.dumps(model.set_params(callbacks=None))).partial_fit(X, y)
+    assert [epoch["epoch"] for epoch in restored.history_] == list(range(1, 23))
+
+
+def test_partial_fit_shuffles_anew_in_every_call():
+    orders = []
+
+    class Watch(Callback):
+        def on_batch_begin(self, net, batch, **kwargs):
+            orders[-1].append(batch[0])
+
+        def __deepcopy__(self, memo):
+            return self
+
+    X, y = IRIS
+    model = DEQClassifier(**SMALL, batch_size=30, callbacks=[Watch()])
+    for _ in range(3):
+        orders.append([])
+        model.partial_fit(X, y)
+    first, second, third = (torch.cat(order) for order in orders)
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+    assert_allclose(third.sort(0).values, first.sort(0).values)
+
+
 def test_partial_fit_knows_classes_it_has_not_seen_and_refuses_others():
     X, y = IRIS
     model = DEQClassifier(**SMALL).partial_fit(X[:80], y[:80], classes=[0, 1, 2])
@@ -192,6 +238,90 @@ def test_early_stopping_stops_and_restores_the_best_weights():
     assert np.argmin(losses) == len(losses) - 4
     probability = model.predict_proba(X[300:])[np.arange(269), y[300:]]
     assert_allclose(-np.log(probability).mean(), min(losses), rtol=1e-4)
+
+
+def test_callbacks_see_the_end_of_the_last_epoch(capsys):
+    class Count(Callback):
+        begun = ended = 0
+
+        def on_epoch_begin(self, net, **kwargs):
+            Count.begun += 1
+
+        def on_epoch_end(self, net, **kwargs):
+            Count.ended += 1
+
+    X, y = IRIS
+    model = DEQClassifier(
+        width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, early_stopping=True,
+        random_state=0, callbacks=[Count()], verbose=1,
+    ).fit(X, y)  # fmt: skip
+    assert Count.begun == Count.ended == model.n_iter_ < 200
+    assert len(capsys.readouterr().out.splitlines()) == model.n_iter_
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_an_interrupt_by_the_user_is_not_taken_for_the_end(epochs, monkeypatch):
+    whole, calls = TrainingNet.run_single_epoch, []
+
+    def interrupted(self, iterator, training, **kwargs):
+        calls.append(training)
+        if len(calls) > 2 * epochs:  # twice an epoch: there is a validation too
+            raise KeyboardInterrupt
+        return whole(self, iterator, training, **kwargs)
+
+    monkeypatch.setattr(TrainingNet, "run_single_epoch", interrupted)
+    X, y = IRIS
+    model = DEQClassifier(**SMALL)
+    if not epochs:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+        return
+    with pytest.warns(ConvergenceWarning, match="interrupted after 2 of 20 epochs"):
+        model.fit(X, y)
+    assert model.n_iter_ == 2 and np.isfinite(model.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    "parameters, extra",
+    [
+        ({"early_stopping": True}, {}),
+        ({"callbacks": [Callback()]}, {}),
+        ({}, {"X_val": IRIS[0], "y_val": IRIS[1]}),
+    ],
+)
+def test_a_readout_has_no_epochs(parameters, extra):
+    model = DEQClassifier(width=8, train="readout", **parameters)
+    with pytest.raises(ValueError, match="needs train='all'"):
+        model.fit(*IRIS, **extra)
+
+
+def test_the_number_of_outputs_stays():
+    X, y = DIABETES
+    two = np.column_stack([y, y])
+    model = DEQRegressor(**SMALL).partial_fit(X, y)
+    with pytest.raises(ValueError, match="y has 2 outputs, but the network was begun with 1"):
+        model.partial_fit(X, two)
+    with pytest.raises(ValueError, match="y_val does not fit y"):
+        DEQRegressor(**SMALL).fit(X, y, X_val=X, y_val=two)
+    with pytest.raises(ValueError, match="y_val does not fit y: y has labels"):
+        DEQClassifier(**SMALL).fit(*IRIS, X_val=IRIS[0], y_val=IRIS[1] + 1)
+    model = DEQRegressor(**SMALL, warm_start=True).fit(X, two)
+    with pytest.raises(ValueError, match="y has 1 outputs"):
+        model.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "weights, message", [({0: -1.0}, "negative"), ({0: 0, 1: 0, 2: 0}, "leaves no")]
+)
+def test_class_weights_are_checked(weights, message):
+    with pytest.raises(ValueError, match=f"class_weight.*{message}"):
+        DEQClassifier(**SMALL, class_weight=weights).fit(*IRIS)
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(ConvergenceWarning) as caught:
+        DEQRegressor(**SMALL, max_iter=2).fit(*DIABETES)
+    assert {Path(warning.filename) for warning in caught} == {Path(__file__)}
 
 
 def test_validation_rows_need_their_labels():
@@ -311,7 +441,7 @@ def test_one_class_two_classes_and_strings(train):
 
 def test_errors_name_the_parameter():
     for params, match in [
-        ({"recurrent_var": 1.5}, "recurrent_var=1.5 with input_var=None"),
+        ({"recurrent_var": 1.5}, "recurrent_var=1.5 leaves no input variance"),
         ({"activation": "swoosh"}, "activation='swoosh'"),
         ({"device": "toaster"}, "device='toaster'"),
         ({"width": 0}, "'width' parameter"),

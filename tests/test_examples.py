@@ -10,6 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+PAGES_WITH_CODE = [
+    "README.md",
+    *(f"docs/{p}.rst" for p in ("getting_started", "user_guide", "tabular")),
+]
 
 
 def run(*command, cwd, **environment):
@@ -39,7 +43,7 @@ def test_example(path, tmp_path):
     assert run(path, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting_started.rst", "docs/user_guide.rst"])
+@pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_code_blocks(page, tmp_path):
     page = ROOT / page
     blocks = python_blocks(page.read_text(), page)

@@ -106,11 +106,35 @@ def test_distillation_follows_the_teacher_and_not_the_labels(digits, teacher):
     assert student.agreement_ == np.mean(student.predict(X_test) == teacher.predict(X_test))
 
 
+def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher):
+    X, y, X_test, _ = digits
+    one_step = {"teacher": teacher, "max_epochs": 1, "batch_size": len(X), "lr": 1e-9}
+    student = EquivalentExplicitClassifier.from_deq(teacher, **one_step).fit(X, y)
+    assert np.mean(student.predict(X_test) == teacher.predict(X_test)) > 0.9
+    other = EquivalentExplicitClassifier.from_deq(teacher, width=65, **one_step).fit(X, y)
+    assert np.mean(other.predict(X_test) == teacher.predict(X_test)) < 0.5
+
+
+def test_partial_fit_checks_the_teacher_and_says_how_near_it_is(digits, teacher):
+    X, y, _, _ = digits
+    for wrong, error in ((DEQRegressor(), TypeError), (DEQClassifier(), NotFittedError)):
+        with pytest.raises(error):
+            EquivalentExplicitClassifier(width=64, teacher=wrong).partial_fit(X, y)
+    student = EquivalentExplicitClassifier(width=64, teacher=teacher, random_state=0)
+    student.partial_fit(X, y)
+    assert student.agreement_ == np.mean(student.predict(X) == teacher.predict(X))
+    student.set_params(teacher=None).fit(X, y)
+    assert not hasattr(student, "agreement_")
+
+
 def test_unlabelled_rows_bring_the_student_closer(digits, teacher):
     X, y, X_test, _ = digits
     agreement = []
     for X_unlabeled in (None, X[100:]):
-        student = EquivalentExplicitClassifier.from_deq(teacher, teacher=teacher, max_epochs=60)
+        # of another width: it cannot begin with the teacher's weights, which are close already
+        student = EquivalentExplicitClassifier.from_deq(
+            teacher, teacher=teacher, width=100, max_epochs=60, random_state=0
+        )
         student.fit(X[:100], y[:100], X_unlabeled=X_unlabeled)
         agreement.append(np.mean(student.predict(X_test) == teacher.predict(X_test)))
     assert agreement[1] > agreement[0] + 0.02

@@ -89,6 +89,25 @@ def test_a_row_gives_the_same_alone_and_in_any_batch(method, device):
         assert (value(u[[i, 3]])[0] - whole[i]).abs().max() <= scale[i]
 
 
+def test_no_row_takes_more_than_max_iter_whatever_is_beside_it():
+    rates = torch.tensor([0.9, 0.97, 0.995, 0.9999], dtype=torch.float64)[:, None]
+    torch.manual_seed(0)
+    A = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
+    b = torch.randn(4, 6, dtype=torch.float64)
+
+    def f(z, b, rate):
+        return rate * torch.tanh(z @ A.T) + b
+
+    for max_iter in (7, 15, 21):
+        together = solve(f, (b, rates), b, tol=1e-12, max_iter=max_iter)
+        assert together.n_iter.max() <= max_iter
+        for i in range(4):
+            alone = solve(f, (b[i : i + 1], rates[i : i + 1]), b[i : i + 1], tol=1e-12,
+                          max_iter=max_iter)  # fmt: skip
+            assert alone.n_iter[0] == together.n_iter[i]
+            torch.testing.assert_close(alone.value[0], together.value[i], rtol=1e-9, atol=1e-9)
+
+
 def test_rows_that_leave_no_number_stop_at_once():
     solved = solve(lambda z, u: z * u, (torch.tensor([[2.0], [torch.nan]]),), torch.ones(2, 1))
     assert solved.n_iter.tolist()[1] == 1 and not solved.converged.any()

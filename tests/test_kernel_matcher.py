@@ -5,8 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -62,6 +64,37 @@ def test_gated_network_extends_to_norms_it_was_not_made_for():
         K, G, _ = _kernels("tanh", "ck", X, made_for)
         errors.append(float((G - K).abs().max() / K.abs().max()))
     assert errors[0] < 1e-5 and errors[1] < 1e-3 and errors[2] < 0.02
+
+
+def test_rows_of_one_norm_give_features_for_other_norms_too():
+    X = _rows(30, 5, (1.0, 1.0))
+    made_for = torch.ones(3, dtype=torch.float64)
+    for factor in (1.0, 1.25):
+        K, G, _ = _kernels("tanh", "ck", factor * X, made_for)
+        assert (G - K).abs().max() < 0.01 * K.abs().max()
+        matcher = KernelMatcher(
+            20_000, activation="tanh", recurrent_var=0.5, input_scaling=None, random_state=0
+        )
+        assert matcher.fit(X).kernel_error(factor * X) < 0.02
+
+
+@pytest.mark.parametrize("activation", ["relu", "abs"])
+def test_the_last_terms_carry_what_the_series_leaves_out(activation):
+    spec = equilibrium(activation, 0.5)
+    one = torch.ones(1, dtype=torch.float64)
+    for kernel, tol in (("ck", 1e-5), ("ntk", 2e-3)):
+        match, pair = exact_match(spec, kernel, one), DEQPairKernel(spec, kernel)
+        exact = pair.diagonal(pair.rows(one))
+        assert_allclose(match.kernel_matrix(one, one, torch.ones(1, 1))[0], exact, rtol=tol)
+        assert match.residual < tol
+
+
+def test_a_poor_match_is_told():
+    X = _rows(20, 5)
+    matcher = KernelMatcher(5, activation="abs", recurrent_var=0.8, kernel="ntk", random_state=0)
+    with pytest.warns(ConvergenceWarning, match="off by 0.2 of its largest value"):
+        matcher.fit(X)
+    assert matcher.residual_ == pytest.approx(0.2, abs=0.05)
 
 
 def test_apply_is_the_hermite_series_of_the_gates():

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from slow_truth import SlowDEQ
 
 from sk_deq import _dot_product
@@ -317,6 +318,10 @@ GOOD = np.eye(3)
         ((GOOD,), {"input_var": 0.0}, "input_var must be finite and > 0"),
         ((GOOD,), {"bias_var": np.inf}, "bias_var must be finite"),
         ((GOOD,), {"tau0": -1.0}, "tau0 must be finite and > 0"),
+        ((GOOD,), {"device": "meta"}, "device='meta' is not supported"),
+        ((torch.ones(0, 2),), {}, "with a row and a column"),
+        ((torch.eye(2, requires_grad=True),), {}, r"X requires a gradient.*X.detach"),
+        ((GOOD,), {"activation": torch.sign}, "activation='sign' is discontinuous"),
     ],
 )
 def test_errors_name_the_parameter(arguments, options, message):
@@ -325,6 +330,8 @@ def test_errors_name_the_parameter(arguments, options, message):
 
 
 def test_more_errors():
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        deq_kernel(csr_array(GOOD), GOOD)
     with pytest.raises(TypeError, match="recurrent_var must be a real number"):
         deq_kernel(GOOD, recurrent_var="0.2")
     with pytest.raises(TypeError, match="activation must be"):

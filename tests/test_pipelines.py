@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -101,6 +102,20 @@ def test_another_vectorizer():
     model = make_tabular_pipeline(LogisticRegression(), vectorizer=MinMaxScaler())
     assert isinstance(model[0], MinMaxScaler)
     model.fit(X, [0, 0, 0, 1, 1, 1])
+
+
+def test_a_list_of_lists_has_columns_of_numbers():
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), [0, 1] * 20
+    rows = [[*row, name] for row, name in zip(X.tolist(), "abcd" * 10, strict=True)]
+    rows[3][1] = None
+    pipeline = make_tabular_pipeline(LogisticRegression()).fit(rows, y)
+    # three numbers, whether the second is missing, four categories
+    assert pipeline["estimator"].n_features_in_ == 8
+    numbers = make_tabular_pipeline(LogisticRegression()).fit(X.tolist(), y)
+    assert_allclose(
+        numbers.predict_proba(X),
+        make_tabular_pipeline(LogisticRegression()).fit(X, y).predict_proba(X),
+    )
 
 
 def test_errors_name_the_remedy():
