@@ -133,7 +133,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         Returns the Solution, and targets and weights of the rows it predicts out of sample.
         """
         alphas = self._alphas()
-        forget(self, "search_results_", "validation_errors_", "temperature_")
+        forget(self, "search_results_", "alphas_", "validation_errors_", "temperature_")
         self._like = empty_like(X)
         self.device_ = str(self._resolve_device())
         X = rows_of(X)
@@ -163,6 +163,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         self.dual_coef_ = self._back(solution.dual_coef * scale.to(solution.dual_coef))
         self.intercept_ = self._back(solution.intercept * scale.to(solution.intercept))
         if several:
+            self.alphas_ = np.array(alphas)
             self.validation_errors_ = self._back(solution.errors)
         rows = slice(None) if solution.rows is None else solution.rows.to(y.device)
         return solution, y[rows], w[rows]
@@ -454,6 +455,8 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, _BaseDEQKernelRidge):
         The constant, which is not penalised.
     alpha_ : float
         The penalty used.
+    alphas_ : ndarray of shape (n_alphas,)
+        The candidates for alpha, where there are several.
     validation_errors_ : ndarray of shape (n_alphas,)
         Mean squared error of each candidate out of sample, summed over the outputs and in units of
         their variance; only if there are several.
@@ -651,6 +654,8 @@ class DEQKernelRidgeClassifier(ClassifierMixin, _BaseDEQKernelRidge):
         The constant, which is not penalised.
     alpha_ : float
         The penalty used.
+    alphas_ : ndarray of shape (n_alphas,)
+        The candidates for alpha, where there are several.
     validation_errors_ : ndarray of shape (n_alphas,)
         Mean squared error of each candidate out of sample, summed over the outputs; only if there
         are several.

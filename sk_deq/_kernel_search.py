@@ -62,7 +62,7 @@ ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the
 MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
 _FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
 _STEP, _MOMENTA = 0.2, (0.7, 0.95)
-_STEPS = {"classification": 12, "regression": 40}
+_STEPS = {"classification": 12, "regression": 24}
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
 _PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out
@@ -419,7 +419,7 @@ class _WeightedKernel(torch.autograd.Function):
 
 
 class _LeftOut(torch.autograd.Function):
-    """Leave-one-out residuals e = M S y / (diag(M) s) of `_solvers`, alpha relative to K's level."""
+    """Leave-one-out residuals e = M S y / (diag(M) s) of `_solvers`, K over its mean diagonal."""
 
     @staticmethod
     def forward(ctx, K, alpha, y, s):

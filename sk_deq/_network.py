@@ -569,16 +569,14 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
         return y[:, 0] if self._y_flat else y
 
     def _encode(self, y, *, again):
-        if not again:
-            self._y_flat = y.ndim == 1
         target = to_tensor(y, dtype=torch.float64).reshape(y.shape[0], -1)
-        if hasattr(self, "module_") and again:
-            n_outputs = self.module_.readout.out_features
-            if target.shape[1] != n_outputs:
-                raise ValueError(
-                    f"y has {target.shape[1]} outputs, but the network was begun with {n_outputs}; "
-                    "fit anew with warm_start=False."
-                )
+        if not again:
+            self._y_flat, self._n_targets = y.ndim == 1, target.shape[1]
+        elif target.shape[1] != self._n_targets:
+            raise ValueError(
+                f"y has {target.shape[1]} outputs, but the network was begun with "
+                f"{self._n_targets}; fit anew with warm_start=False."
+            )
         return target
 
     def _n_outputs(self, target):

@@ -68,7 +68,8 @@ def deq_kernel(
         the rows of X. It matters for ``center=True`` and ``method="high_dim"`` only.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or the high-dimensional approximation by four numbers (centred, no bias,
-        "ck" or "ntk" only).
+        "ck" or "ntk" only). The latter has a number of its own for a row with itself, which is the
+        diagonal where Y is None and nowhere else.
     device : str or torch.device, default="cpu"
         Where a numpy input is computed. A tensor is computed where it is.
     dtype : {"float32", "float64"}, default=None

@@ -73,10 +73,16 @@ def _numbers():
         StandardScaler(),
         FunctionTransformer(_soft_clip, feature_names_out="one-to-one"),
     )
-    return FeatureUnion(
+    both = FeatureUnion(
         [("values", values), ("missing", MissingIndicator(error_on_new=False))],
         verbose_feature_names_out=False,
     )
+    return make_pipeline(FunctionTransformer(_as_floats, feature_names_out="one-to-one"), both)
+
+
+def _as_floats(X):
+    """An array of objects, None among them, as floats; anything else as it is."""
+    return X.astype(float) if isinstance(X, np.ndarray) and X.dtype == object else X
 
 
 def _soft_clip(X):

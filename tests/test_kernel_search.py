@@ -7,7 +7,7 @@ from sklearn.datasets import load_diabetes, load_wine, make_classification
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq import DEQClassifier, DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
 from sk_deq import _kernel_search as ks
 from sk_deq._dot_product import kernel_matrix
 from sk_deq._scaling import InputScaler
@@ -205,7 +205,23 @@ def test_without_search():
     model = DEQKernelRidge(hyperparameters=None).fit(X, y)
     assert not hasattr(model, "search_results_")
     assert {name: getattr(model, f"{name}_") for name in ks.DEQ_PARAMETERS} == CANDIDATES[0]
-    assert len(model.validation_errors_) == len(ks.ALPHAS)
+    assert len(model.validation_errors_) == len(model.alphas_) == len(ks.ALPHAS)
+    assert model.alphas_[model.validation_errors_.argmin()] == model.alpha_
+
+
+def test_what_an_earlier_fit_found_does_not_stay():
+    X, y = _diabetes(50)
+    model = DEQKernelRidgeClassifier().fit(X, y > y.mean())
+    found = {"search_results_", "alphas_", "validation_errors_", "temperature_"}
+    assert found <= vars(model).keys()
+    model.set_params(alpha=0.1, hyperparameters=None).fit(X, np.ones(50))
+    assert not found & vars(model).keys()
+
+
+def test_a_recurrent_variance_that_leaves_no_input_is_told():
+    for estimator in (DEQKernelRidge, DEQClassifier, KernelMatcher):
+        with pytest.raises(ValueError, match=r"recurrent_var=1\.5 leaves no input variance"):
+            estimator(recurrent_var=1.5).fit(*_diabetes(20))
 
 
 def test_unstable_candidates_are_left_out_and_an_error_tells_if_none_is_left():
@@ -233,6 +249,7 @@ def test_high_dimensional_method_keeps_the_parameters_of_its_theory():
     X = np.random.default_rng(0).normal(size=(60, 400))
     model = DEQKernelRidge(method="high_dim").fit(X, X[:, 0])
     assert {name: getattr(model, f"{name}_") for name in ks.HIGH_DIM} == ks.HIGH_DIM
+    assert model.input_var_ == 0.8
 
 
 @pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
