@@ -211,7 +211,8 @@ def exact_match(spec, kernel, norms):
 def _left_out(pair, norms, B):
     """What the series B (m, m, n_terms) leaves out at r = 1, (m, m)."""
     rows = pair.rows(norms)
-    return pair.pairs(rows, rows, torch.ones(1, 1, 1, dtype=torch.float64))[:, :, 0] - B.sum(2)
+    K = pair.pairs(rows, rows, torch.ones(1, 1, 1, dtype=torch.float64))[:, :, 0]
+    return K.diagonal_scatter(pair.diagonal(rows)) - B.sum(2)
 
 
 def _share(left_out, B):

@@ -248,7 +248,7 @@ class BaseNetwork(DEQEstimator):
         if not partial:
             task = begin(max_epochs=max_epochs)
             if hasattr(self, "_skl_callbacks"):
-                net.callbacks_.insert(0, ("tell_epochs", TellEpochs(task)))
+                net.callbacks_.append(("tell_epochs", TellEpochs(task)))
         net.generator, net.valid = generator, valid
         n_before = len(net.history)
         with self._reported_to(net.statistics):
@@ -264,7 +264,7 @@ class BaseNetwork(DEQEstimator):
         self.module_.eval()
         if not partial:
             task.end()
-        self._tell(self.history_[-1], net.callbacks_[-1][1])
+        self._tell(self.history_[-1], net.callbacks_[0][1])
 
     @contextmanager
     def _reported_to(self, statistics):

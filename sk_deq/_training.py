@@ -300,7 +300,7 @@ def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
         one_cycle=one_cycle,
         statistics=SolverStatistics(),
         watched=bool(callbacks),
-        callbacks=[*([_Progress()] if verbose else []), *callbacks, _BestWeights(patience)],
+        callbacks=[_BestWeights(patience), *([_Progress()] if verbose else []), *callbacks],
         device=None,
         verbose=0,
     )
