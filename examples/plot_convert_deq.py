@@ -35,9 +35,9 @@ print(f"{deq.fixed_point_n_iter_:.1f} iterations per fixed point")
 # Two ways to an explicit network
 # -------------------------------
 #
-# ``from_deq`` copies the parameters of the DEQ. The network is initialised with the DEQ's kernel and
-# trained on the labels. Or, with ``teacher``, it begins with the weights of the trained DEQ and is
-# trained on what that says.
+# ``from_deq`` copies the parameters of the DEQ. The network is initialised with the DEQ's kernel
+# and trained on the labels. Or, with ``teacher``, it begins with the weights of the trained DEQ and
+# is trained on what that says.
 
 explicit = EquivalentExplicitClassifier.from_deq(deq).fit(X_train, y_train)
 distilled = EquivalentExplicitClassifier.from_deq(deq, teacher=deq).fit(X_train, y_train)

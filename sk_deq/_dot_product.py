@@ -14,6 +14,7 @@ import torch
 
 from ._chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges, tabulate
 from ._torch import single_thread
+from ._univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
 _NEAR = 0.8  # cosines up to which a kernel with kinks elsewhere than at 0 is tabulated
@@ -65,6 +66,10 @@ def _kernel_matrix(pair, X, Y, n_threads):
         return out
     norms = torch.cat([norms1, norms2])
     pair.rows(torch.stack(norms.aminmax()).cpu())  # a row without a fixed point is named, no node
+    one = univariate_kernel(pair)
+    if one is not None:
+        _fill_univariate(out, one, (norms1, unit1), (norms2, unit2), symmetric, n_threads)
+        return out
     groups = [(1.0, 1.0)] if pair.homogeneous else _groups(norms, X.dtype)
     whole = (slice(None), norms1, unit1), (slice(None), norms2, unit2)
     if len(groups) == 1:
@@ -189,8 +194,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
         if same is not None:
             tile[same] = _diagonal(pair, ranges[0], norms1[here][same[0]]).to(tile)
         if triangle and i == j:
-            tile.diagonal().copy_(_diagonal(pair, ranges[0], norms1[here]))
-            tile = tile.triu().add_(tile.triu(1).T)
+            tile = _symmetric(tile, _diagonal(pair, ranges[0], norms1[here]))
         if not whole:
             here, there = rows[here], columns[there]
         _write(out, here, there, tile)
@@ -198,12 +202,52 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
             _write(out, there, here, tile.T)
 
     _diagonal_table(pair, ranges[0])  # once, before the threads want it
-    tiles = [
-        (i, j)
-        for i in range(0, len(norms1), size)
-        for j in range(i if triangle else 0, len(norms2), size)
-    ]
+    tiles = _tiles(len(norms1), len(norms2), size, triangle)
     _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
+
+
+def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
+    """Evaluate the matrix in tiles, by the tables of a UnivariateKernel."""
+    (norms1, unit1), (norms2, unit2) = first, second
+    s1, s2 = kernel.deviations(norms1), kernel.deviations(norms2)
+    points1 = kernel.coordinates(norms1, s1, unit1)
+    points2 = kernel.coordinates(norms2, s2, unit2)
+    points1 *= 1 + 8 * torch.finfo(out.dtype).eps  # rounding leaves duplicates at 1
+    factors1, factors2 = kernel.factors(s1, out), kernel.factors(s2, out)
+    diagonal = kernel.diagonal(s1).to(out)
+    offset = out.new_tensor(kernel.offset)
+    size = _TILE * 16 if out.is_cuda else _TILE
+
+    def fill_tile(i, j):
+        here, there = slice(i, i + size), slice(j, j + size)
+        x = torch.addmm(offset, points1[here], points2[there].T).clamp_(-1, 1)
+        same = None
+        if bool(x.max() == 1):  # rounding would show there
+            same = torch.nonzero((x == 1) & (norms1[here, None] == norms2[there]), as_tuple=True)
+        tile = kernel.evaluate([f[here] for f in factors1], [f[there] for f in factors2], x)
+        if same is not None:
+            tile[same] = diagonal[here][same[0]]
+        if symmetric and i == j:
+            tile = _symmetric(tile, diagonal[here])
+        out[here, there] = tile
+        if symmetric and i != j:
+            out[there, here] = tile.T
+
+    tiles = _tiles(len(norms1), len(norms2), size, symmetric)
+    _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
+
+
+def _tiles(n_rows, n_columns, size, triangle):
+    """Where the tiles of a matrix begin, or those on and above its diagonal."""
+    return [
+        (i, j) for i in range(0, n_rows, size) for j in range(i if triangle else 0, n_columns, size)
+    ]
+
+
+def _symmetric(tile, diagonal):
+    """The tile with this diagonal and its upper triangle below too."""
+    tile.diagonal().copy_(diagonal)
+    return tile.triu().add_(tile.triu(1).T)
 
 
 def _write(out, rows, columns, tile):

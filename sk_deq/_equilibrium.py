@@ -21,7 +21,7 @@ from ._activations import Activation, get_activation
 from ._gaussian import dual_function, dual_series, gaussian_rule, moments, slope_square
 
 KERNELS = ("ck", "ntk", "ntk_full")
-_FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
+FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Equilibrium:
         base = self.input_var * norms**2 + self.bias_var
         variance = solve_variance(self.activation, self.recurrent_var, base, self.mean)
         solved = torch.isfinite(variance)
-        deviation = torch.where(solved, variance, 0).sqrt().clamp_min(_FLOOR)
+        deviation = torch.where(solved, variance, 0).sqrt().clamp_min(FLOOR)
         gain = self.recurrent_var * slope_square(self.activation, deviation)
         return deviation, solved & (gain < 1)
 
@@ -160,7 +160,7 @@ class DEQPairKernel:
         spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
         base = spec.input_var * (n1 * n2 * r) + spec.bias_var
         scale, shift = s1 * s2, self._shift(mean1, mean2)
-        rho, G, D = _solve_correlation(dual, shift, spec.recurrent_var, base, scale)
+        rho, G, D = solve_correlation(dual, shift, spec.recurrent_var, base, scale)
         return self._value(G, D, scale * rho)
 
     def diagonal(self, rows):
@@ -267,11 +267,11 @@ def solve_variance(activation, recurrent_var, base, center):
     if recurrent_var == 0:
         return q
     for iteration in range(100):
-        m = moments(activation, q.sqrt().clamp_min(_FLOOR))
+        m = moments(activation, q.sqrt().clamp_min(FLOOR))
         mean = m.mean if center is True else float(center)
         excess = recurrent_var * (m.square - 2 * mean * m.mean + mean * mean) + base - q
         # dq-derivative by Stein's lemma; E phi^2 and E phi have (xi^2 - 1) / (2 q) under E
-        slope = (m.square_quadratic - 2 * mean * m.quadratic) / (2 * q.clamp_min(_FLOOR**2))
+        slope = (m.square_quadratic - 2 * mean * m.quadratic) / (2 * q.clamp_min(FLOOR**2))
         gain = recurrent_var * slope
         step = excess if iteration < 3 else excess / (1 - gain).clamp_min(0.02)
         q = (q + step).clamp_min(0)
@@ -284,7 +284,7 @@ def solve_variance(activation, recurrent_var, base, center):
     return torch.where(unsolved, torch.inf, q)
 
 
-def _solve_correlation(dual, shift, recurrent_var, base, scale):
+def solve_correlation(dual, shift, recurrent_var, base, scale):
     """Solve scale rho = recurrent_var (G(rho) - shift) + base; return rho, G(rho) - shift, D(rho).
 
     Newton's method; G is convex where it matters, so it converges from below without a line search.

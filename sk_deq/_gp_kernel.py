@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from ._dot_product import _normalise as normalise
 from ._dot_product import kernel_diagonal, kernel_matrix
-from ._equilibrium import DEQPairKernel, _solve_correlation, equilibrium
+from ._equilibrium import DEQPairKernel, equilibrium, solve_correlation
 from ._gaussian import dual_function, moments
 from ._torch import single_thread, to_tensor
 
@@ -289,7 +289,7 @@ def _block(spec, rows, part, r, names, derivatives):
     means, scale = outer(torch.add, rows.mean, rows.mean), outer(torch.mul, s, s)
     dot = outer(torch.mul, rows.norms, rows.norms) * r.clamp(-1, 1)
     dual = dual_function(spec.activation, s[part], s)
-    rho, K, D = _solve_correlation(
+    rho, K, D = solve_correlation(
         dual,
         (mu * means - mu**2)[:, :, None],
         s_a,

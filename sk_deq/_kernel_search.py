@@ -60,7 +60,6 @@ CANDIDATES = (
 BIASES = (0.1,)  # c^2 in units of the mean squared norm of the rows
 ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the kernel
 MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
-_FEWER_ROWS = 500  # rows that weights are learned on
 _FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
 _STEP, _MOMENTA = 0.2, (0.7, 0.95)
 _STEPS = {"classification": 12, "regression": 24}
@@ -153,18 +152,13 @@ def search_kernel(X, y, w, given, *, classify, alphas, feature_weights, random_s
     ValueError
         If no candidate has a stable fixed point.
     """
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    X, y, w = _some_rows(X, y, w, classify, seed, MAX_ROWS)
+    X, y, w = _some_rows(X, y, w, classify, random_state)
     if len(X) < 3 or torch.equal(y.amin(0), y.amax(0)):
         return Choice(resolve(given)[0])  # nothing tells candidates apart
-    X_few, y_few, w_few = _some_rows(X, y, w, classify, seed, _FEWER_ROWS)
     as_is = given.get("input_scaling", "rms") is None
-    scale = 1.0 if as_is else root_mean_square_norm(X, w) or 1.0
-    X, X_few = X / scale, X_few / scale
+    X = X / (1.0 if as_is else root_mean_square_norm(X, w) or 1.0)
     unit = root_mean_square_norm(X, w) ** 2 or 1.0  # 1 but where rows are taken as they are
     data = _Data(X, X @ X.T, y, w, classify, alphas)
-    few = _Data(X_few, None, y_few, w_few, classify, alphas)
-    moments = w @ X.square() / w.sum()
     candidates = _stable(resolve(given, CANDIDATES, [bias * unit for bias in BIASES]))
     scores = [data.score(parameters) for parameters in candidates]
     criteria, at = _compare(scores)
@@ -172,9 +166,8 @@ def search_kernel(X, y, w, given, *, classify, alphas, feature_weights, random_s
     weights = []
     for start in _starts(candidates, best, classify) if feature_weights and X.shape[1] > 1 else ():
         v, bias_var = _learn_weights(
-            few, candidates[start], scores[start], at[start], "bias_var" in given
+            data, candidates[start], scores[start], at[start], "bias_var" in given
         )
-        v = v * moments.sum() / (moments @ v)
         candidates.append({**candidates[start], "bias_var": bias_var})
         scores.append(data.weighted(v).score(candidates[-1]))
         gain = scores[-1].relative_to(scores[best].errors[:, at[best]])
@@ -200,17 +193,18 @@ def _starts(candidates, best, classify):
     return [i for i in starts if _angular(candidates[i])]
 
 
-def _some_rows(X, y, w, classify, seed, most):
-    """At most so many distinct rows, drawn by their content, in proportion to the classes."""
+def _some_rows(X, y, w, classify, random_state):
+    """At most MAX_ROWS distinct rows, drawn by their content, in proportion to the classes."""
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     keys = row_keys(X, make_generator(seed))
     rows = torch.nonzero(w > 0)[:, 0]
     distinct, first = smallest_keys(keys[rows], len(rows))
-    if len(distinct) > most:
+    if len(distinct) > MAX_ROWS:
         order = torch.arange(len(distinct), device=w.device)  # by key: at random
         if classify:
             label = torch.cat([torch.zeros_like(y[:, :1]), y], 1).argmax(1)
             order = torch.argsort(label[rows][first], stable=True)
-        picked = order[torch.arange(most, device=w.device) * len(order) // most]
+        picked = order[torch.arange(MAX_ROWS, device=w.device) * len(order) // MAX_ROWS]
         rows = rows[torch.isin(keys[rows], distinct[picked])]
     X, y, w = to_tensor(take(X, rows), dtype=torch.float64), y[rows], w[rows]
     first, y, w = merge_repeated_rows(X, y, w, make_generator(seed))
@@ -241,7 +235,7 @@ class _Data:
     """The rows that candidates are compared on, and their Gram matrix."""
 
     X: torch.Tensor
-    gram: torch.Tensor | None
+    gram: torch.Tensor
     y: torch.Tensor
     w: torch.Tensor
     classify: bool
@@ -506,7 +500,8 @@ def _learn_weights(data, parameters, score, at, bias_given):
         x = x.detach() - _STEP * unbiased[0] / (unbiased[1].sqrt() + 1e-10)
         x[-3:] = x[-3:].clamp(low, high)
     x = x.detach()
-    return x[:-3].exp(), float(x[-2].exp()) * input_var
+    v = x[:-3].exp()
+    return v * moments.sum() / (moments @ v), float(x[-2].exp()) * input_var
 
 
 def _compare(scores):

@@ -221,15 +221,17 @@ def _check_rows(X, Y, device, dtype):
         if Y is not None and not (isinstance(Y, torch.Tensor) and Y.device == device):
             raise ValueError("X is a tensor, so Y must be a tensor on the same device.")
         for name, Z in (("X", X), ("Y", Y)):
-            if Z is not None and (Z.ndim != 2 or not Z.numel() or not torch.isfinite(Z).all()):
+            if Z is not None and (Z.ndim != 2 or not Z.shape[1] or not torch.isfinite(Z).all()):
                 raise ValueError(
-                    f"{name} must be finite and of shape (n_samples, n_features), with a row and a "
-                    "column at least."
+                    f"{name} must be finite and of shape (n_samples, n_features), with a column "
+                    "at least."
                 )
             if Z is not None and Z.requires_grad:
                 raise ValueError(
                     f"{name} requires a gradient, and kernels have none: pass {name}.detach()."
                 )
+        if len(X) == 0:
+            raise ValueError("X has no rows.")
         if Y is not None and X.shape[1] != Y.shape[1]:
             raise ValueError(f"X has {X.shape[1]} features, but Y has {Y.shape[1]}.")
         if dtype is None:

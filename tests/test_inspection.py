@@ -172,6 +172,15 @@ def test_equivalence_of_regressors_agrees_by_r2():
     assert display.results["b"]["agreement"] == pytest.approx(expected, abs=0.05)
 
 
+def test_a_network_matched_to_an_ntk_has_no_kernel_of_features():
+    explicit = EquivalentExplicitClassifier(16, kernel="ntk", max_epochs=2, random_state=0)
+    explicit.fit(X, y)
+    display = EquivalenceDisplay.from_estimators({"a": explicit}, X, y, n_repeats=1)
+    assert "kernel_error" not in display.results["a"]
+    with pytest.raises(ValueError, match="kernel='ntk' with train='all'"):
+        SpectrumDisplay.from_estimator(explicit, X)
+
+
 def test_convergence_shows_the_residuals_of_the_solver(trained):
     display = ConvergenceDisplay.from_estimator(trained, X, n_iter=15)
     assert list(display.residuals) == ["picard", "anderson"]
