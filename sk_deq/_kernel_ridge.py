@@ -163,7 +163,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         self.dual_coef_ = self._back(solution.dual_coef * scale.to(solution.dual_coef))
         self.intercept_ = self._back(solution.intercept * scale.to(solution.intercept))
         if several:
-            self.alphas_ = np.array(alphas)
+            self.alphas_ = self._back(solution.errors.new_tensor(alphas))
             self.validation_errors_ = self._back(solution.errors)
         rows = slice(None) if solution.rows is None else solution.rows.to(y.device)
         return solution, y[rows], w[rows]
