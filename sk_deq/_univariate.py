@@ -7,7 +7,7 @@ point of a pair, over s s', is
     rho = sigma_a^2 kappa(rho) + c,     c = p . p' - sigma_a^2 mu^2,
     p = (sigma_b x / s, sigma_bias / s, sigma_a q),     q = m / s - mu,
 
-so rho is a function of c alone, whatever the norms. Then
+so rho is a function of c alone, whatever the norms (:eq:`univariate` of the theory page). Then
 
     CK = s s' (kappa(rho) - mu^2 + q q'),     NTK = CK / (1 - sigma_a^2 kappa'(rho)),
 
