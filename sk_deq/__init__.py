@@ -1,9 +1,9 @@
 """Deep equilibrium models, their kernels and their equivalent explicit networks."""
 
-from ._deq import DEQClassifier, DEQRegressor
-from ._explicit import EquivalentExplicitClassifier, EquivalentExplicitRegressor
 from ._kernel_matcher import KernelMatcher
-from ._kernel_ridge import DEQKernelRidge, DEQKernelRidgeClassifier
+from ._nets.deq import DEQClassifier, DEQRegressor
+from ._nets.explicit import EquivalentExplicitClassifier, EquivalentExplicitRegressor
+from ._ridge.estimators import DEQKernelRidge, DEQKernelRidgeClassifier
 
 __all__ = [
     "DEQClassifier",

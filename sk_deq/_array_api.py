@@ -28,7 +28,7 @@ def float_dtypes(X):
     return [xp.float64, xp.float32]
 
 
-def empty_like(X):
+def prototype(X):
     """An empty array of the namespace and device of X: it remembers where results belong."""
     if isinstance(X, torch.Tensor):
         return torch.empty(0, dtype=X.dtype, device=X.device)

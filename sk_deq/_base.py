@@ -11,8 +11,8 @@ from torch import nn
 from ._array_api import (
     ARRAY_API_SUPPORT,
     device_for,
-    empty_like,
     float_dtypes,
+    prototype,
     require_namespace_of_fit,
     rows_of,
 )
@@ -61,7 +61,7 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         require_namespace_of_fit(X, self, method)
         X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
-        return rows_of(X), empty_like(X)
+        return rows_of(X), prototype(X)
 
     def __getstate__(self):
         """Bring tensors to the CPU, where any machine can load them."""

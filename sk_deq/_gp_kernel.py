@@ -9,10 +9,11 @@ import torch
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from torch.autograd import forward_ad
 
-from ._dot_product import _normalise as normalise
-from ._dot_product import kernel_diagonal, kernel_matrix
-from ._equilibrium import DEQPairKernel, equilibrium, solve_correlation
-from ._gaussian import dual_function, moments
+from ._theory.duality import dual_function, moments
+from ._theory.engine import _normalise as normalise
+from ._theory.engine import kernel_diagonal, kernel_matrix
+from ._theory.pair import DEQPairKernel, solve_correlation
+from ._theory.spec import deq_spec
 from ._torch import single_thread, to_tensor
 
 _BATCH = 2**18  # pairs whose equations are solved at once,
@@ -177,7 +178,7 @@ class DEQKernel(Kernel):
 
     def _specification(self):
         with single_thread():
-            return equilibrium(
+            return deq_spec(
                 self.activation,
                 float(self.recurrent_var),
                 float(self.input_var),
@@ -205,7 +206,7 @@ def _rows(X):
 
 
 def kernel_and_derivatives(spec, X, names):
-    """The conjugate kernel (n, n) of an Equilibrium, and its derivatives (n, n, n_names).
+    """The conjugate kernel (n, n) of a DEQSpec, and its derivatives (n, n, n_names).
 
     With q = s^2 the variance of a row's pre-activations, c the covariance of a pair and mu the
     centring constant, it solves and differentiates

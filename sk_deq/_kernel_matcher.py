@@ -11,18 +11,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from ._array_api import empty_like, float_dtypes, rows_of, to_namespace_of
+from ._array_api import float_dtypes, prototype, rows_of, to_namespace_of
 from ._base import DEQEstimator
 from ._callbacks import begin_fit
-from ._dot_product import kernel_matrix
-from ._equilibrium import DEQPairKernel, equilibrium, resolve_input_var
-from ._gated import exact_match
-from ._matching import MatchResult, solve_matching
 from ._memory import require_memory
 from ._scaling import InputScaler
+from ._theory.engine import kernel_matrix
+from ._theory.gated import exact_match
+from ._theory.matching import MatchResult, solve_matching
+from ._theory.pair import DEQPairKernel
+from ._theory.spec import deq_spec, resolve_input_var
 from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
 from ._warn import warn
-from .theory import KernelCoefficients, deq_coefficients
+from .theory import deq_coefficients
 
 _BATCH = 2**22  # entries of the features that are computed at once
 _POOR = 0.01  # residual of the exact match that is told of
@@ -196,7 +197,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         """
         X = validate_data(self, X, dtype=float_dtypes(X))
         task = begin_fit(self, X, y)
-        self._like = empty_like(X)
+        self._like = prototype(X)
         self.device_ = str(self._resolve_device())
         X = rows_of(X)
         input_var = resolve_input_var(self.recurrent_var, self.input_var)
@@ -244,7 +245,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
 
     def _specification(self):
         with single_thread():
-            return equilibrium(
+            return deq_spec(
                 self.activation,
                 self.recurrent_var,
                 self.input_var,
@@ -268,9 +269,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
             kernel=self.kernel,
         )
         # features realise a conjugate kernel, so it is that which gets the four numbers
-        return solve_matching(
-            target, self.tau0_, "ck", self.n_layers, "auto", 1e-8, KernelCoefficients
-        )
+        return solve_matching(target, self.tau0_, "ck", self.n_layers)
 
     def transform(self, X):
         """Compute the features.

@@ -1,10 +1,12 @@
 """The one place where devices, dtypes and generators are resolved and arrays become tensors."""
 
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from threadpoolctl import ThreadpoolController
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -82,12 +84,17 @@ def make_generator(random_state):
     return torch.Generator().manual_seed(int(seed))
 
 
+@lru_cache(maxsize=1)
+def _openmp():
+    return ThreadpoolController().select(user_api="openmp")
+
+
 @contextmanager
 def single_thread():
-    """Run small tensor work on one thread: starting two costs more than they save."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """Run small tensor work of this thread on one thread: starting two costs more than they save.
+
+    Also a decorator. OpenMP keeps the number for each thread by itself, so whatever runs beside is
+    left alone, where ``torch.set_num_threads`` would change it for all threads to come.
+    """
+    with _openmp().limit(limits=1):
         yield
-    finally:
-        torch.set_num_threads(n_threads)

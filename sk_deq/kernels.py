@@ -10,12 +10,14 @@ import torch
 from sklearn.metrics.pairwise import check_pairwise_arrays
 from sklearn.utils import check_array
 
-from ._dot_product import kernel_matrix
-from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
-from ._explicit_network import ExplicitPairKernel, resolve_layers
 from ._gp_kernel import DEQKernel
 from ._memory import require_memory
 from ._scaling import root_mean_square_norm
+from ._theory.engine import kernel_matrix
+from ._theory.four_numbers import high_dim_matrix
+from ._theory.layers import ExplicitPairKernel, resolve_layers
+from ._theory.pair import DEQPairKernel
+from ._theory.spec import KERNELS, deq_spec
 from ._torch import resolve_device, resolve_dtype, single_thread, to_tensor
 from .theory import deq_coefficients
 
@@ -125,7 +127,7 @@ def deq_kernel(
         )
         return back(high_dim_matrix(numbers, tau0, X, Y))
     with single_thread():
-        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, tau0)
+        spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)
     return back(kernel_matrix(DEQPairKernel(spec, kernel), X, Y))
 
 
@@ -194,17 +196,6 @@ def explicit_kernel(
     with single_thread():
         layers = resolve_layers(layers, _tau0(X, tau0))
     return back(kernel_matrix(ExplicitPairKernel(layers, kernel, bool(train_first_layer)), X, Y))
-
-
-def high_dim_matrix(numbers, tau0, X, Y=None):
-    """The four-number approximation (Ling et al., 2024, eq. 9) for tensors X and Y."""
-    other = X if Y is None else Y
-    K = X @ other.T
-    chi1, chi2 = (Z.square().sum(1) - tau0**2 for Z in (X, other))
-    K = K.mul_(numbers.linear + numbers.quadratic * K).addr_(chi1, chi2, alpha=numbers.norm)
-    if Y is None:
-        K.fill_diagonal_(numbers.diagonal)
-    return K
 
 
 def _tau0(X, tau0):

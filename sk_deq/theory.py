@@ -16,17 +16,14 @@ Ling, Li, Feng, Zhang, Zhou, Qiu, Liao, "Deep Equilibrium Models are Almost Equi
 Not-so-deep Explicit Models for High-dimensional Gaussian Mixtures", ICML 2024, arXiv 2402.02697.
 """
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
-from ._equilibrium import KERNELS, equilibrium
-from ._explicit_network import Layer, resolve_layers
-from ._gated import power_series
-from ._gaussian import moments, slope_square
-from ._matching import MatchResult, solve_matching
+from ._theory.four_numbers import KernelCoefficients, deq_numbers, explicit_numbers
+from ._theory.gated import power_series
+from ._theory.layers import Layer, resolve_layers
+from ._theory.matching import MatchResult, solve_matching
+from ._theory.spec import KERNELS, deq_spec
 from ._torch import single_thread
 
 __all__ = [
@@ -39,29 +36,6 @@ __all__ = [
     "match_explicit",
     "sphere_series",
 ]
-
-
-class KernelCoefficients(NamedTuple):
-    """The four numbers of a kernel.
-
-    Parameters
-    ----------
-    linear, norm, quadratic, diagonal : float
-        The numbers alpha_1, alpha_2, alpha_3, gamma^2 of the conjugate kernel, or beta_1, beta_2,
-        beta_3, kappa^2 of the neural tangent kernel (Ling et al., 2024, Theorems 1 and 2).
-
-    Examples
-    --------
-    >>> from sk_deq.theory import deq_coefficients
-    >>> numbers = deq_coefficients("tanh", recurrent_var=0.2)
-    >>> round(numbers.linear, 4), numbers.quadratic
-    (0.345, 0.0)
-    """
-
-    linear: float
-    norm: float
-    quadratic: float
-    diagonal: float
 
 
 def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
@@ -107,7 +81,7 @@ def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center
     (0.9266, 0.3697)
     """
     with single_thread():
-        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, tau0)
+        spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)
         return spec.tau, spec.mean
 
 
@@ -145,33 +119,8 @@ def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, ker
     """
     _check_kernel(kernel, ("ck", "ntk"))
     with single_thread():
-        spec = equilibrium(activation, recurrent_var, input_var, 0.0, True, tau0)
-        return KernelCoefficients(*_deq_numbers(spec, kernel))
-
-
-def _deq_numbers(spec, kernel):
-    s_a, s_b = spec.recurrent_var, spec.input_var
-    g1, g2, g4, gamma2 = _moments_at(spec.activation, spec.tau, spec.mean)
-    gain = 1 - s_a * g1
-    p1 = s_b / gain
-    alpha1, alpha4 = g1 * p1, s_b / (1 - s_a * g4 / 2)
-    alpha2, alpha3 = g2 * alpha4**2 / (4 * gain), g2 * p1**2 / (2 * gain)
-    if kernel == "ck":
-        return alpha1, alpha2, alpha3, gamma2
-    tau = torch.tensor([spec.tau], dtype=torch.float64)
-    kappa2 = gamma2 / (1 - s_a * float(slope_square(spec.activation, tau)))
-    beta1, beta2 = alpha1 / gain, alpha2 / gain
-    return beta1, beta2, (alpha3 + beta1 * s_a * g2 * p1) / gain, kappa2
-
-
-def _moments_at(activation, tau, mean):
-    """E[phi']^2, E[phi'']^2, E[(phi^2)''], E[phi^2] at tau xi, phi centred by `mean`; by Stein."""
-    m = moments(activation, torch.tensor([tau], dtype=torch.float64))
-    first, second = float(m.linear) / tau, float(m.quadratic) / tau**2
-    if activation.parity == "odd":
-        second = 0.0  # exactly, where quadrature leaves its rounding
-    fourth = (float(m.square_quadratic) - 2 * mean * float(m.quadratic)) / tau**2
-    return first**2, second**2, fourth, float(m.square) - 2 * mean * float(m.mean) + mean**2
+        spec = deq_spec(activation, recurrent_var, input_var, 0.0, True, tau0)
+        return deq_numbers(spec, kernel)
 
 
 def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=False):
@@ -210,24 +159,7 @@ def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=Fa
     """
     _check_kernel(kernel, ("ck", "ntk"))
     with single_thread():
-        a1, a2, a3, a4 = 1.0, 0.0, 0.0, 1.0
-        b1, b2, b3, k2 = (1.0, 0.0, 0.0, tau0**2) if train_first_layer else (0.0,) * 4
-        scale = float(tau0)
-        for layer in resolve_layers(layers, tau0):
-            e1, e2, e4, variance = _moments_at(layer.activation, scale, layer.offset)
-            at = torch.tensor([scale], dtype=torch.float64)
-            slope = float(slope_square(layer.activation, at))
-            new = e1 * a1, e1 * a2 + e2 * a4**2 / 4, e1 * a3 + e2 * a1**2 / 2
-            b1, b2, b3, k2 = (
-                new[0] + b1 * e1,
-                new[1] + b2 * e1,
-                new[2] + b3 * e1 + b1 * a1 * e2,
-                variance + k2 * slope,
-            )
-            (a1, a2, a3), a4, scale = new, e4 * a4 / 2, math.sqrt(variance)
-    if kernel == "ck":
-        return KernelCoefficients(a1, a2, a3, scale**2)
-    return KernelCoefficients(b1, b2, b3, k2)
+        return explicit_numbers(resolve_layers(layers, tau0), tau0, kernel, train_first_layer)
 
 
 def match_explicit(
@@ -290,7 +222,7 @@ def match_explicit(
     target = deq_coefficients(
         activation, recurrent_var=recurrent_var, input_var=input_var, tau0=tau0, kernel=kernel
     )
-    return solve_matching(target, float(tau0), kernel, n_layers, family, tol, KernelCoefficients)
+    return solve_matching(target, float(tau0), kernel, n_layers, family, tol)
 
 
 def sphere_series(
@@ -349,7 +281,7 @@ def sphere_series(
     if isinstance(n_terms, bool) or not isinstance(n_terms, int | np.integer) or n_terms < 1:
         raise ValueError(f"n_terms must be a positive integer, got {n_terms!r}.")
     with single_thread():
-        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, 1.0)
+        spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, 1.0)
         one = torch.ones(1, dtype=torch.float64)
         series = power_series(spec, kernel, one, int(n_terms))[0, 0]
         return series.clamp_min(0).numpy()  # only rounding is below 0

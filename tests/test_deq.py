@@ -20,7 +20,7 @@ from sk_deq import (
     EquivalentExplicitClassifier,
     EquivalentExplicitRegressor,
 )
-from sk_deq._training import TrainingNet
+from sk_deq._nets.training import TrainingNet
 
 ESTIMATORS = [
     DEQClassifier,

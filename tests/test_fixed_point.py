@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sk_deq import _fixed_point
-from sk_deq._activations import get_activation
-from sk_deq._fixed_point import Equilibrium, solve, warn_unconverged
+from sk_deq._nets import fixed_point
+from sk_deq._nets.fixed_point import ImplicitEquilibrium, solve, warn_unconverged
+from sk_deq._theory.activations import get_activation
 
 
 def affine(radius, d=20, n=50, seed=0, dtype=torch.float64, device="cpu"):
@@ -60,7 +60,7 @@ def test_looking_at_the_rows_less_often_changes_nothing(method, monkeypatch):
     for max_iter in (7, 500):
         every, seldom = (
             (
-                monkeypatch.setattr(_fixed_point, "_BURST", {"cpu": burst}),
+                monkeypatch.setattr(fixed_point, "_BURST", {"cpu": burst}),
                 solve(f, (u,), u, method=method, tol=1e-8, max_iter=max_iter),
             )[1]
             for burst in (1, 5)
@@ -151,7 +151,7 @@ def test_implicit_gradient_against_finite_differences(name, mean):
     u, W = problem()
     phi = get_activation(name)
     assert torch.autograd.gradcheck(
-        lambda u, W: Equilibrium.apply(u, W, phi, mean, OPTIONS, ignore), (u, W), atol=1e-7
+        lambda u, W: ImplicitEquilibrium.apply(u, W, phi, mean, OPTIONS, ignore), (u, W), atol=1e-7
     )
 
 
@@ -163,7 +163,7 @@ def test_implicit_gradient_is_that_of_fifty_unrolled_iterations(name):
     for _ in range(50):
         a = (phi(a) - 0.2) @ W.T + u
     unrolled = torch.autograd.grad((a * direction).sum(), (u, W))
-    a = Equilibrium.apply(u, W, phi, 0.2, OPTIONS, ignore)
+    a = ImplicitEquilibrium.apply(u, W, phi, 0.2, OPTIONS, ignore)
     implicit = torch.autograd.grad((a * direction).sum(), (u, W))
     for one, other in zip(implicit, unrolled, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
@@ -171,7 +171,7 @@ def test_implicit_gradient_is_that_of_fifty_unrolled_iterations(name):
 
 def test_double_backward_is_refused():
     u, W = problem()
-    a = Equilibrium.apply(u, W, get_activation("tanh"), 0.0, OPTIONS, ignore)
+    a = ImplicitEquilibrium.apply(u, W, get_activation("tanh"), 0.0, OPTIONS, ignore)
     with pytest.raises(RuntimeError, match="differentiated once only"):
         torch.autograd.grad(a.sum(), u, create_graph=True)
 
@@ -184,7 +184,7 @@ def test_memory_kept_for_backward_does_not_grow_with_the_iterations():
             lambda t: (sizes.append(t.numel()), t)[1], lambda t: t
         ):
             options = {"method": "picard", "tol": 1e-300, "max_iter": max_iter}
-            Equilibrium.apply(u, W, get_activation("tanh"), 0.0, options, ignore)
+            ImplicitEquilibrium.apply(u, W, get_activation("tanh"), 0.0, options, ignore)
         return sum(sizes)
 
     assert kept(2) == kept(200) == 64 * 32 + 32 * 32
@@ -193,7 +193,7 @@ def test_memory_kept_for_backward_does_not_grow_with_the_iterations():
 def test_both_solves_are_reported():
     seen = {}
     u, W = problem()
-    a = Equilibrium.apply(
+    a = ImplicitEquilibrium.apply(
         u, W, get_activation("tanh"), 0.0, OPTIONS, lambda s, stage: seen.update({stage: s})
     )
     a.sum().backward()

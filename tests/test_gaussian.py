@@ -9,9 +9,9 @@ import torch
 from scipy.integrate import quad
 from slow_truth import ACTIVATIONS, dual
 
-from sk_deq._activations import ACTIVATIONS as REGISTRY
-from sk_deq._activations import get_activation
-from sk_deq._gaussian import (
+from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
+from sk_deq._theory.activations import get_activation
+from sk_deq._theory.duality import (
     dual_function,
     dual_series,
     hermite_coefficients,

@@ -15,10 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sk_deq._dot_product import kernel_matrix
-from sk_deq._equilibrium import DEQPairKernel, equilibrium
-from sk_deq._gated import exact_match, power_series
 from sk_deq._kernel_matcher import KernelMatcher
+from sk_deq._theory.engine import kernel_matrix
+from sk_deq._theory.gated import exact_match, power_series
+from sk_deq._theory.pair import DEQPairKernel
+from sk_deq._theory.spec import deq_spec
 
 
 def _rows(n, p, norms=(0.4, 1.6)):
@@ -31,7 +32,7 @@ def _rows(n, p, norms=(0.4, 1.6)):
 def _kernels(activation, kernel, X, network_rows=None):
     """The DEQ's kernel on X, that of the match (made for network_rows), and the match itself."""
     X = torch.from_numpy(X)
-    spec = equilibrium(activation, 0.5)
+    spec = deq_spec(activation, 0.5)
     norms = X.norm(dim=1)
     unit = X / torch.where(norms > 0, norms, 1)[:, None]
     match = exact_match(spec, kernel, norms if network_rows is None else network_rows)
@@ -80,7 +81,7 @@ def test_rows_of_one_norm_give_features_for_other_norms_too():
 
 @pytest.mark.parametrize("activation", ["relu", "abs"])
 def test_the_last_terms_carry_what_the_series_leaves_out(activation):
-    spec = equilibrium(activation, 0.5)
+    spec = deq_spec(activation, 0.5)
     one = torch.ones(1, dtype=torch.float64)
     for kernel, tol in (("ck", 1e-5), ("ntk", 2e-3)):
         match, pair = exact_match(spec, kernel, one), DEQPairKernel(spec, kernel)
@@ -98,7 +99,7 @@ def test_a_poor_match_is_told():
 
 
 def test_apply_is_the_hermite_series_of_the_gates():
-    match = exact_match(equilibrium("tanh", 0.5), "ck", torch.tensor([0.5, 1.5]).double())
+    match = exact_match(deq_spec("tanh", 0.5), "ck", torch.tensor([0.5, 1.5]).double())
     t = torch.linspace(-3, 3, 7, dtype=torch.float64)
     gates = match.gates(torch.tensor([0.7], dtype=torch.float64))[1]
     hermite = [
@@ -114,7 +115,7 @@ def test_apply_is_the_hermite_series_of_the_gates():
 @pytest.mark.parametrize("center", [True, False])
 def test_the_table_of_the_activations_agrees_with_their_series(activation, center):
     match = exact_match(
-        equilibrium(activation, 0.5, center=center), "ck", torch.tensor([0.5, 1.5]).double()
+        deq_spec(activation, 0.5, center=center), "ck", torch.tensor([0.5, 1.5]).double()
     )
     norms = torch.linspace(0.4, 1.6, 9, dtype=torch.float64)  # two of them outside
     t = torch.randn(9, 2000 * match.n_groups, generator=torch.Generator().manual_seed(0)).double()
@@ -129,7 +130,7 @@ def test_the_table_of_the_activations_agrees_with_their_series(activation, cente
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
 def test_power_series_coefficients_are_positive_semidefinite_and_sum_to_the_kernel(activation):
-    spec = equilibrium(activation, 0.5)
+    spec = deq_spec(activation, 0.5)
     norms = torch.tensor([0.4, 0.9, 1.6], dtype=torch.float64)
     B = power_series(spec, "ck", norms, 100)
     assert torch.linalg.eigvalsh(B.permute(2, 0, 1)).min() > -1e-12

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 
-from sk_deq._kernel_ridge import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq._ridge.estimators import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq.kernels import deq_kernel
 
 ALPHAS = np.logspace(-4, 2, 7)

@@ -8,9 +8,9 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from sk_deq import DEQClassifier, DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
-from sk_deq import _kernel_search as ks
-from sk_deq._dot_product import kernel_matrix
 from sk_deq._scaling import InputScaler
+from sk_deq._search import search as ks
+from sk_deq._theory.engine import kernel_matrix
 
 CANDIDATES = ks.resolve({}, ks.CANDIDATES, ks.BIASES)
 

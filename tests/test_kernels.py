@@ -9,11 +9,12 @@ import torch
 from scipy.sparse import csr_array
 from slow_truth import SlowDEQ
 
-from sk_deq import _dot_product
-from sk_deq._activations import ACTIVATIONS as REGISTRY
-from sk_deq._equilibrium import KERNELS, DEQPairKernel, equilibrium
-from sk_deq._explicit_network import resolve_layers
-from sk_deq._gaussian import dual_function
+from sk_deq._theory import engine
+from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
+from sk_deq._theory.duality import dual_function
+from sk_deq._theory.layers import resolve_layers
+from sk_deq._theory.pair import DEQPairKernel
+from sk_deq._theory.spec import KERNELS, deq_spec
 from sk_deq.kernels import deq_kernel, explicit_kernel
 from sk_deq.theory import match_explicit
 
@@ -68,16 +69,16 @@ def test_tables_equal_direct_evaluation(name, kernel):
     rng = np.random.default_rng(5)
     X = rows_with_norms(rng, np.exp(rng.uniform(np.log(0.25), np.log(4), 25)), p=3)
     X[1] = X[0] + 1e-2 * rng.normal(size=3)
-    spec = equilibrium(name, 0.4, 0.6, 0.1, True, 1.0)
+    spec = deq_spec(name, 0.4, 0.6, 0.1, True, 1.0)
     pair = DEQPairKernel(spec, kernel)
-    K = _dot_product.kernel_matrix(pair, torch.from_numpy(X)).numpy()
+    K = engine.kernel_matrix(pair, torch.from_numpy(X)).numpy()
     norms = torch.from_numpy(np.linalg.norm(X, axis=1))
     cosine = torch.from_numpy(X) / norms[:, None]
     cosine = (cosine @ cosine.T).clamp(-1, 1)[:, :, None]
     direct = pair.pairs(pair.rows(norms), pair.rows(norms), cosine)[:, :, 0].numpy()
     off = ~np.eye(25, dtype=bool)
     assert np.abs(K - direct)[off].max() < 2e-10 * np.abs(direct).max()
-    diagonal = _dot_product.kernel_diagonal(pair, torch.from_numpy(X)).numpy()
+    diagonal = engine.kernel_diagonal(pair, torch.from_numpy(X)).numpy()
     np.testing.assert_allclose(np.diag(K), diagonal, rtol=1e-14)
     slow = SlowDEQ(name, 0.4, 0.6, 0.1, True, 1.0)
     expected = [slow.diagonal(float(n))[KERNELS.index(kernel)] for n in norms[:3]]
@@ -214,7 +215,7 @@ def test_tables_give_what_single_entries_give(name, kernel, monkeypatch):
     X = rows_with_norms(rng, rng.uniform(0.3, 3, 60), p=2)
     spec = dict(activation=name, kernel=kernel, recurrent_var=0.4, tau0=1.0)
     K = deq_kernel(X, **spec)
-    monkeypatch.setattr(_dot_product, "_table", lambda *arguments: None)
+    monkeypatch.setattr(engine, "_table", lambda *arguments: None)
     np.testing.assert_allclose(K, deq_kernel(X, **spec), rtol=0, atol=1e-9 * K.max())
 
 

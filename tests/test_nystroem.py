@@ -12,8 +12,8 @@ from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier, _kernel_ridge
-from sk_deq._nystroem import landmarks_and_held_out
 from sk_deq._row_keys import row_keys
+from sk_deq._solve.nystroem import landmarks_and_held_out
 from sk_deq.kernels import deq_kernel
 
 # the paper's DEQ: all of it is given, so that nothing is searched
@@ -57,7 +57,7 @@ def _dense(X, landmarks, y, w, alpha, tau0):
 
 @pytest.mark.parametrize("tile", [300, 2**22])
 def test_it_is_the_least_squares_solution_on_the_landmarks(tile, monkeypatch):
-    monkeypatch.setattr("sk_deq._nystroem.tile_rows", lambda n_columns: tile // n_columns)
+    monkeypatch.setattr("sk_deq._solve.nystroem.tile_rows", lambda n_columns: tile // n_columns)
     X, y, w = _data()
     model = ridge(0.3, input_scaling=None, solver="nystroem", n_components=30)
     model.fit(X, y, w)
@@ -78,7 +78,7 @@ def test_with_all_rows_as_landmarks_it_is_the_exact_model(solver, kernel):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_conjugate_gradients_equal_cholesky(activation, monkeypatch):
-    monkeypatch.setattr("sk_deq._cg._TILE", 100)
+    monkeypatch.setattr("sk_deq._solve.cg._TILE", 100)
     X, y, w = _data()
     exact = ridge(0.01, activation=activation, solver="cholesky").fit(X, y, w)
     model = clone(exact).set_params(solver="cg", n_components=20, tol=1e-10).fit(X, y, w)
@@ -152,7 +152,7 @@ def test_held_out_rows_are_a_tenth_of_the_distinct_rows():
 
 
 def test_a_memory_mapped_array_is_not_copied(tmp_path, monkeypatch):
-    monkeypatch.setattr("sk_deq._nystroem._TILE", 2**18)
+    monkeypatch.setattr("sk_deq._solve.nystroem._TILE", 2**18)
     monkeypatch.setattr(_kernel_ridge, "_BATCH", 2**18)
     rng = np.random.default_rng(0)
     np.save(tmp_path / "X.npy", rng.normal(size=(100_000, 30)))

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import LinAlgWarning
 
 from sk_deq._row_keys import merge_repeated_rows, row_keys
-from sk_deq._solvers import solve_cholesky, solve_eigh
+from sk_deq._solve.exact import solve_cholesky, solve_eigh
 
 
 def _problem(n=25, seed=0, weighted=True):

@@ -11,7 +11,7 @@ from scipy.special import eval_hermitenorm, factorial
 from sklearn.exceptions import ConvergenceWarning
 from slow_truth import ACTIVATIONS, SlowDEQ, expectation
 
-from sk_deq._activations import ACTIVATIONS as REGISTRY
+from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
 from sk_deq.kernels import deq_kernel, explicit_kernel
 from sk_deq.theory import (
     deq_coefficients,

@@ -5,9 +5,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sk_deq._dot_product import kernel_matrix
-from sk_deq._equilibrium import KERNELS, DEQPairKernel, equilibrium
-from sk_deq._univariate import univariate_kernel
+from sk_deq._theory.engine import kernel_matrix
+from sk_deq._theory.pair import DEQPairKernel
+from sk_deq._theory.spec import KERNELS, deq_spec
+from sk_deq._theory.univariate import univariate_kernel
 
 
 def _rows():
@@ -40,7 +41,7 @@ def _solved(pair, X):
 )
 def test_it_is_the_kernel(activation, kernel, recurrent_var, bias_var, center):
     X = _rows()
-    spec = equilibrium(activation, recurrent_var, bias_var=bias_var, center=center)
+    spec = deq_spec(activation, recurrent_var, bias_var=bias_var, center=center)
     pair = DEQPairKernel(spec, kernel)
     assert univariate_kernel(pair) is not None
     exact, rows = _solved(pair, X)
@@ -53,5 +54,5 @@ def test_it_is_the_kernel(activation, kernel, recurrent_var, bias_var, center):
 
 
 def test_only_where_there_is_one():
-    assert univariate_kernel(DEQPairKernel(equilibrium("relu", 0.5, center=False))) is None
-    assert univariate_kernel(DEQPairKernel(equilibrium("tanh", 0.5))) is None
+    assert univariate_kernel(DEQPairKernel(deq_spec("relu", 0.5, center=False))) is None
+    assert univariate_kernel(DEQPairKernel(deq_spec("tanh", 0.5))) is None

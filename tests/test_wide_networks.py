@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_deq._activations import get_activation
+from sk_deq._theory.activations import get_activation
 from sk_deq.kernels import deq_kernel, explicit_kernel
 from sk_deq.theory import deq_scale, match_explicit
 

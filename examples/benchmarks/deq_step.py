@@ -19,7 +19,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from sk_deq._training import cross_entropy, hits, make_net
+from sk_deq._nets.training import cross_entropy, hits, make_net
 from sk_deq.modules import DEQ, ExplicitNetwork
 
 

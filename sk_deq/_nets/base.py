@@ -23,23 +23,24 @@ from sklearn.utils.validation import (
 from torch import nn
 from torch.nn.utils import skip_init
 
-from ._array_api import (
+from .._array_api import (
     class_weights,
     decode_labels,
-    empty_like,
     encode_labels,
     float_dtypes,
+    prototype,
     take,
     to_namespace_of,
     unique_labels,
 )
-from ._base import DEQEstimator
-from ._callbacks import TellEpochs, begin_fit
-from ._equilibrium import resolve_input_var
-from ._fixed_point import SOLVERS
-from ._scaling import INPUT_SCALINGS, InputScaler
-from ._torch import make_generator, resolve_dtype, to_tensor
-from ._training import (
+from .._base import DEQEstimator
+from .._callbacks import TellEpochs, begin_fit
+from .._scaling import INPUT_SCALINGS, InputScaler
+from .._theory.spec import resolve_input_var
+from .._torch import make_generator, resolve_dtype, to_tensor
+from .._warn import warn
+from .fixed_point import SOLVERS
+from .training import (
     SolverStatistics,
     cross_entropy,
     forward_in_passes,
@@ -47,7 +48,6 @@ from ._training import (
     make_net,
     squared_error,
 )
-from ._warn import warn
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 20, 150
@@ -97,7 +97,7 @@ class BaseNetwork(DEQEstimator):
         X, y = self._validate(X, y, reset=not again)
         begin = functools.partial(begin_fit, self, X, y, sample_weight)
         weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        self._like = empty_like(X)
+        self._like = prototype(X)
         X, weight = to_tensor(X), to_tensor(weight, dtype=torch.float64)
         keep = weight > 0
         _require_some(weight)

@@ -17,10 +17,11 @@ from functools import cached_property
 
 import torch
 
-from ._chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
-from ._equilibrium import DEQPairKernel, Equilibrium
-from ._gaussian import gaussian_rule, hermite_coefficients
-from ._torch import single_thread
+from .._torch import single_thread
+from .duality import gaussian_rule, hermite_coefficients
+from .pair import DEQPairKernel
+from .spec import DEQSpec
+from .tables import chebyshev_coefficients, scale_basis, scale_nodes
 
 _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
@@ -39,7 +40,7 @@ class GatedNetwork:
 
     Attributes
     ----------
-    spec : Equilibrium
+    spec : DEQSpec
     kernel : str
         Which kernel of the DEQ it has.
     norm_range : tuple of float
@@ -56,7 +57,7 @@ class GatedNetwork:
         kernel's largest value.
     """
 
-    spec: Equilibrium
+    spec: DEQSpec
     kernel: str
     norm_range: tuple
     factors: torch.Tensor
@@ -173,7 +174,7 @@ def exact_match(spec, kernel, norms):
 
     Parameters
     ----------
-    spec : Equilibrium
+    spec : DEQSpec
     kernel : {"ck", "ntk", "ntk_full"}
     norms : tensor of shape (n,), float64
         Norms of the training rows.

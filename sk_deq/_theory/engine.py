@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ._chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges, tabulate
-from ._torch import single_thread
-from ._univariate import univariate_kernel
+from .._torch import single_thread
+from .tables import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges, tabulate
+from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
 _NEAR = 0.8  # cosines up to which a kernel with kinks elsewhere than at 0 is tabulated
@@ -143,13 +143,9 @@ def _run(function, arguments, n_threads):
         for argument in arguments:
             function(*argument)
         return
-    with ThreadPoolExecutor(n_threads, initializer=_one_thread) as pool:
-        for done in [pool.submit(function, *argument) for argument in arguments]:
+    with ThreadPoolExecutor(n_threads) as pool:
+        for done in [pool.submit(single_thread()(function), *argument) for argument in arguments]:
             done.result()
-
-
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 def _fill(out, pair, ranges, first, second, symmetric, n_threads):

@@ -18,10 +18,11 @@ from functools import lru_cache, partial
 
 import torch
 
-from ._chebyshev import tabulate
-from ._equilibrium import FLOOR, solve_correlation
-from ._gaussian import moments
-from ._torch import single_thread
+from .._torch import single_thread
+from .duality import moments
+from .pair import solve_correlation
+from .spec import FLOOR
+from .tables import tabulate
 
 _ONE = (1.0, 1.0)  # the only scale there is
 

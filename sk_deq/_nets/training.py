@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from ._warn import warn
+from .._warn import warn
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound

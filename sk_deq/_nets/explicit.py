@@ -9,16 +9,16 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._array_api import float_dtypes, to_numpy
-from ._base import forget
-from ._deq import DEQClassifier, DEQRegressor
-from ._equilibrium import resolve_input_var
-from ._matching import solve_matching
-from ._network import NetworkClassifier, NetworkRegressor
-from ._torch import to_tensor
-from ._training import cross_entropy
+from .._array_api import float_dtypes, to_numpy
+from .._base import forget
+from .._theory.matching import solve_matching
+from .._theory.spec import resolve_input_var
+from .._torch import to_tensor
+from ..theory import deq_coefficients, match_explicit
+from .base import NetworkClassifier, NetworkRegressor
+from .deq import DEQClassifier, DEQRegressor
 from .modules import ExplicitNetwork
-from .theory import KernelCoefficients, deq_coefficients, match_explicit
+from .training import cross_entropy
 
 _TEMPERATURE = 4.0  # softens the teacher's probabilities
 
@@ -90,9 +90,7 @@ class _Explicit:
             self.match_ = match_explicit(self.activation, n_layers=self.n_layers, **deq)
         else:  # frozen features have a conjugate kernel only: that one gets the NTK's numbers
             target = deq_coefficients(self.activation, **deq)
-            self.match_ = solve_matching(
-                target, deq["tau0"], "ck", self.n_layers, "auto", 1e-8, KernelCoefficients
-            )
+            self.match_ = solve_matching(target, deq["tau0"], "ck", self.n_layers)
         return ExplicitNetwork(
             self._scaler.n_features_out_,
             self.width,

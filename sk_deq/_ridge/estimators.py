@@ -14,24 +14,23 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._array_api import (
+from .._array_api import (
     class_weights,
     decode_labels,
-    empty_like,
     encode_labels,
     float_dtypes,
+    prototype,
     rows_of,
     take,
     to_namespace_of,
     unique_labels,
 )
-from ._base import DEQEstimator, forget
-from ._calibration import class_probabilities, fit_temperature
-from ._callbacks import begin_fit
-from ._cg import solve_cg
-from ._dot_product import kernel_matrix
-from ._equilibrium import KERNELS, DEQPairKernel, equilibrium
-from ._kernel_search import (
+from .._base import DEQEstimator, forget
+from .._callbacks import begin_fit
+from .._memory import require_memory, total_memory
+from .._row_keys import merge_repeated_rows, row_keys
+from .._scaling import INPUT_SCALINGS, InputScaler, _row_norms
+from .._search.search import (
     ALPHAS,
     DEFAULT,
     DEQ_PARAMETERS,
@@ -40,14 +39,16 @@ from ._kernel_search import (
     resolve,
     search_kernel,
 )
-from ._memory import require_memory, total_memory
-from ._nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
-from ._row_keys import merge_repeated_rows, row_keys
-from ._scaling import INPUT_SCALINGS, InputScaler, _row_norms
-from ._solvers import solve_cholesky, solve_eigh
-from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
-from .kernels import high_dim_matrix
-from .theory import deq_coefficients
+from .._solve.cg import solve_cg
+from .._solve.exact import solve_cholesky, solve_eigh
+from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from .._theory.engine import kernel_matrix
+from .._theory.four_numbers import high_dim_matrix
+from .._theory.pair import DEQPairKernel
+from .._theory.spec import KERNELS, deq_spec
+from .._torch import make_generator, resolve_dtype, single_thread, to_tensor
+from ..theory import deq_coefficients
+from .calibration import class_probabilities, fit_temperature
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
 _TILE = 2**13  # rows whose norms are computed at once
@@ -134,7 +135,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
         """
         alphas = self._alphas()
         forget(self, "search_results_", "alphas_", "validation_errors_", "temperature_")
-        self._like = empty_like(X)
+        self._like = prototype(X)
         self.device_ = str(self._resolve_device())
         X = rows_of(X)
         y, w = (to_tensor(a, dtype=torch.float64) for a in (targets, sample_weight))
@@ -301,7 +302,7 @@ class _BaseDEQKernelRidge(DEQEstimator):
             )
             return partial(high_dim_matrix, numbers, self.tau0_)
         with single_thread():
-            spec = equilibrium(
+            spec = deq_spec(
                 self.activation_, self.recurrent_var_, self.input_var_, bias_var, self.center_,
                 self.tau0_,
             )  # fmt: skip

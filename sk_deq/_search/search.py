@@ -19,14 +19,15 @@ import torch
 from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 
-from ._array_api import take
-from ._chebyshev import chebyshev_coefficients, chebyshev_nodes, clenshaw
-from ._dot_product import kernel_matrix
-from ._equilibrium import DEQPairKernel, equilibrium, resolve_input_var
-from ._row_keys import merge_repeated_rows, row_keys, smallest_keys
-from ._scaling import InputScaler, root_mean_square_norm
-from ._solvers import leave_one_out
-from ._torch import make_generator, single_thread, to_tensor
+from .._array_api import take
+from .._row_keys import merge_repeated_rows, row_keys, smallest_keys
+from .._scaling import InputScaler, root_mean_square_norm
+from .._solve.exact import leave_one_out
+from .._theory.engine import kernel_matrix
+from .._theory.pair import DEQPairKernel
+from .._theory.spec import deq_spec, resolve_input_var
+from .._theory.tables import chebyshev_coefficients, chebyshev_nodes, clenshaw
+from .._torch import make_generator, single_thread, to_tensor
 
 DEQ_PARAMETERS = (
     "kernel", "activation", "recurrent_var", "input_var", "bias_var", "center", "input_scaling",
@@ -330,7 +331,7 @@ def _specification(parameters, tau0=1.0):
 @lru_cache(maxsize=64)
 def _cached_pair(kernel, activation, recurrent_var, input_var, bias_var, center, tau0):
     with single_thread():
-        spec = equilibrium(activation, recurrent_var, input_var, bias_var, center, tau0)
+        spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)
     return DEQPairKernel(spec, kernel)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from . import _duals
-from ._activations import Activation, get_activation
-from ._gaussian import dual_function, moments, slope_square
+from . import duals
+from .activations import Activation, get_activation
+from .duality import dual_function, moments, slope_square
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def leaky_relu_layer(a, b, scale):
         return a * torch.nn.functional.leaky_relu(t, b / a)
 
     activation = Activation(
-        "leaky_relu", fn, None, True, (0.0,), max(abs(a), abs(b)), _duals.piecewise_linear(a, b)
+        "leaky_relu", fn, None, True, (0.0,), max(abs(a), abs(b)), duals.piecewise_linear(a, b)
     )
     offset = (a - b) * scale / math.sqrt(2 * math.pi)
     return Layer(activation, offset, scale, "leaky_relu", (a, b))
@@ -69,7 +69,7 @@ def leaky_relu_layer(a, b, scale):
 
 def hard_tanh_layer(a, c, scale):
     """sigma(t) = a min(max(t, -c), c)."""
-    clip = _duals.clip(c)
+    clip = duals.clip(c)
 
     def dual(s1, s2, r):
         G, D = clip(s1, s2, r)

@@ -13,8 +13,9 @@ from scipy.optimize import least_squares
 from scipy.special import erf, erfc
 from sklearn.exceptions import ConvergenceWarning
 
-from ._explicit_network import hard_tanh_layer, hermite_layer, leaky_relu_layer
-from ._warn import warn
+from .._warn import warn
+from .four_numbers import KernelCoefficients
+from .layers import hard_tanh_layer, hermite_layer, leaky_relu_layer
 
 _N_STARTS = 40
 
@@ -110,7 +111,7 @@ _AUTO = [(1, "leaky_relu"), (1, "hard_tanh"), (1, "hermite")]
 _AUTO += [(2, "leaky_relu"), (2, "hermite"), (3, "hermite")]
 
 
-def solve_matching(target, tau0, kernel, n_layers, family, tol, make_coefficients):
+def solve_matching(target, tau0, kernel, n_layers="auto", family="auto", tol=1e-8):
     """Try families and depths from the simplest on; see `theory.match_explicit`."""
     if family != "auto" and family not in _FAMILIES:
         raise ValueError(f"family={family!r} is unknown; use 'auto' or one of {list(_FAMILIES)}.")
@@ -154,7 +155,7 @@ def solve_matching(target, tau0, kernel, n_layers, family, tol, make_coefficient
     return MatchResult(
         tuple(layers),
         target,
-        make_coefficients(*(float(x) for x in achieved * units * tau0**2)),
+        KernelCoefficients(*(float(x) for x in achieved * units * tau0**2)),
         float(residual),
         depth,
     )

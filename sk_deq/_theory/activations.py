@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import _duals
+from . import duals
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _softplus(t):
     return torch.nn.functional.softplus(t, threshold=40)  # the default, 20, is wrong by 2e-9
 
 
-_CLOSED = _duals.piecewise_linear
+_CLOSED = duals.piecewise_linear
 _F = torch.nn.functional
 
 ACTIVATIONS = {
@@ -72,15 +72,15 @@ ACTIVATIONS = {
         Activation("relu", torch.relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.0)),
         Activation("leaky_relu", _leaky_relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.01)),
         Activation("abs", torch.abs, "even", True, (0.0,), 1.0, _CLOSED(1.0, -1.0)),
-        Activation("tanh", torch.tanh, "odd", dual=_duals.tanh),
-        Activation("erf", torch.erf, "odd", lipschitz=1.1283791670955126, dual=_duals.erf),
-        Activation("sin", torch.sin, "odd", dual=_duals.sin, moments=_duals.sin_moments),
-        Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=_duals.sigmoid),
-        Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0), dual=_duals.clip(1.0)),
+        Activation("tanh", torch.tanh, "odd", dual=duals.tanh),
+        Activation("erf", torch.erf, "odd", lipschitz=1.1283791670955126, dual=duals.erf),
+        Activation("sin", torch.sin, "odd", dual=duals.sin, moments=duals.sin_moments),
+        Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=duals.sigmoid),
+        Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0), dual=duals.clip(1.0)),
         Activation("elu", _F.elu, kinks=(0.0,)),
-        Activation("gelu", _F.gelu, lipschitz=1.1289041451469777, dual=_duals.gelu),
-        Activation("silu", _F.silu, lipschitz=1.0998393200748, dual=_duals.silu),
-        Activation("softplus", _softplus, dual=_duals.softplus),
+        Activation("gelu", _F.gelu, lipschitz=1.1289041451469777, dual=duals.gelu),
+        Activation("silu", _F.silu, lipschitz=1.0998393200748, dual=duals.silu),
+        Activation("softplus", _softplus, dual=duals.softplus),
         Activation("identity", lambda t: t, "odd", True, (), 1.0, _CLOSED(1.0, 1.0)),
     ]
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from ._warn import warn
+from .._warn import warn
 
 SOLVERS = ("auto", "picard", "anderson")
 
@@ -177,14 +177,14 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
         )
 
 
-class Equilibrium(torch.autograd.Function):
+class ImplicitEquilibrium(torch.autograd.Function):
     r"""The pre-activation a = (phi(a) - mean) W^T + u of a DEQ, differentiable in u and W.
 
     With J the Jacobian of the right-hand side in a, the implicit function theorem gives
     dL/du = g where g = dL/da + J^T g, another fixed point that the same solver solves, and
     dL/dW = g^T (phi(a) - mean). Memory does not depend on the number of iterations.
 
-    ``Equilibrium.apply(u, W, activation, mean, options, report)``: `options` are keywords of
+    ``apply(u, W, activation, mean, options, report)``: `options` are keywords of
     ``solve``; `report(solved, stage)` is called after the "forward" and the "backward" solve.
     """
 

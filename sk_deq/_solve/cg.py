@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from ._nystroem import tile_rows
-from ._solvers import Solution, project
-from ._warn import warn
+from .._warn import warn
+from .exact import Solution, project
+from .nystroem import tile_rows
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 

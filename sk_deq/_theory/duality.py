@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._chebyshev import (
+from .._torch import single_thread
+from .tables import (
     chebyshev_coefficients,
     chebyshev_nodes,
     clenshaw,
@@ -18,7 +19,6 @@ from ._chebyshev import (
     series_length,
     tabulate,
 )
-from ._torch import single_thread
 
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
 

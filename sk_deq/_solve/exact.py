@@ -19,7 +19,7 @@ import torch
 from scipy import linalg
 from scipy.linalg import LinAlgWarning
 
-from ._warn import warn
+from .._warn import warn
 
 _BLOCK = 1024  # rows of the eigenvectors that are squared at once
 

@@ -11,9 +11,9 @@ rows pass by in tiles, and memory is that of a few m x m matrices, however many 
 import torch
 from scipy.linalg import LinAlgWarning
 
-from ._row_keys import smallest_keys
-from ._solvers import Solution, best_candidate
-from ._warn import warn
+from .._row_keys import smallest_keys
+from .._warn import warn
+from .exact import Solution, best_candidate
 
 _TILE = 2**22  # entries of the features that are computed at once
 _HELD_OUT = 10  # one row in so many is held out to choose alpha,

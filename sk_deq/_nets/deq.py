@@ -1,8 +1,8 @@
 """DEQClassifier and DEQRegressor: deep equilibrium models as scikit-learn estimators."""
 
-from ._activations import get_activation
-from ._network import NetworkClassifier, NetworkRegressor
-from ._warn import warn
+from .._theory.activations import get_activation
+from .._warn import warn
+from .base import NetworkClassifier, NetworkRegressor
 from .modules import DEQ, MAX_GAIN
 
 _TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news

@@ -16,16 +16,16 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ._activations import get_activation
-from ._explicit_network import resolve_layers
-from ._fixed_point import SOLVERS
-from ._kernel_matcher import KernelMatcher
-from ._network import BaseNetwork
-from ._torch import to_tensor
-from ._training import forward_in_passes
-from .kernels import deq_kernel
-from .modules import DEQ
-from .theory import deq_scale
+from .._kernel_matcher import KernelMatcher
+from .._nets.base import BaseNetwork
+from .._nets.fixed_point import SOLVERS
+from .._nets.modules import DEQ
+from .._nets.training import forward_in_passes
+from .._theory.activations import get_activation
+from .._theory.layers import resolve_layers
+from .._torch import to_tensor
+from ..kernels import deq_kernel
+from ..theory import deq_scale
 
 __all__ = ["ActivationDisplay", "ConvergenceDisplay", "EquivalenceDisplay", "SpectrumDisplay"]
 

@@ -1,0 +1,1 @@
+"""Trained networks: the DEQ and the explicit network that is matched to it."""

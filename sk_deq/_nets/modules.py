@@ -1,0 +1,309 @@
+"""The deep equilibrium model and the explicit network as plain torch modules.
+
+They give features; put a readout, any module, behind them. Neither knows of estimators.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from .._theory.activations import get_activation
+from .._theory.layers import resolve_layers
+from ..theory import deq_scale
+from .fixed_point import ImplicitEquilibrium, warn_unconverged
+
+__all__ = ["DEQ", "ExplicitNetwork"]
+
+# Bound on the spectral norm of the recurrent weight times the Lipschitz constant of the activation.
+# Power iteration sees the norm from below: what is missing to 1 is room for what it overlooks.
+MAX_GAIN = 0.95
+
+
+def _normal(shape, variance, generator):
+    """Normal parameters, drawn on the CPU in float64 so that they are the same everywhere."""
+    draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return nn.Parameter(math.sqrt(variance) * draw)
+
+
+class DEQ(nn.Module):
+    r"""Features of a deep equilibrium model: the fixed point of a layer that feeds itself.
+
+    .. math:: z = \phi(\sqrt{m} W z + U x + b) / \sqrt{m}
+
+    with W of variance recurrent_var / m, U of variance input_var, b of variance bias_var: the
+    initialisation of the theory, for which z(x) . z(x') is close to the conjugate kernel at large
+    width m. Gradients come from the implicit function theorem, at a memory cost that does not
+    depend on the number of iterations.
+
+    The layer stays a contraction in training: the recurrent weight used is
+    W min(1, c / \|W\|_2), with c the larger of 0.95 / (Lipschitz constant of the activation) and
+    the norm at initialisation, \|W\|_2 followed by power iteration. For recurrent_var above 0.225
+    the norm at initialisation exceeds 1 and a fixed point is likely, not certain; pass
+    ``contract=True`` to start from the smaller bound.
+
+    Parameters
+    ----------
+    in_features : int
+        Number of columns p of x.
+    width : int
+        Number of features m.
+    activation : str or callable, default="relu"
+        A registry name or an elementwise torch callable.
+    recurrent_var : float, default=0.2
+        sigma_a^2 of the theory.
+    input_var : float, default=None
+        sigma_b^2. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of the input bias, which is trained even if it starts at 0.
+    center : bool, default=True
+        Whether to subtract from the activation its mean at initialisation.
+    tau0 : float, default=1.0
+        Root-mean-square norm of the rows that will be fed in; sets that mean.
+    solver : {"auto", "picard", "anderson"}, default="auto"
+        Fixed-point solver; "auto" is Picard where the layer contracts fast and Anderson elsewhere.
+    tol : float, default=1e-4
+        Relative change of a row's pre-activations at which the row is done.
+    max_iter : int, default=100
+        Largest number of iterations per row.
+    contract : bool, default=False
+        Whether the bound c is 0.95 / (Lipschitz constant) whatever recurrent_var is.
+    generator : torch.Generator, default=None
+        Source of the weights; a CPU generator. None means torch's global one.
+    device : torch.device or str, default=None
+        Where the parameters live. None means torch's default.
+    dtype : torch.dtype, default=None
+        Precision of the parameters. None means torch's default.
+
+    Attributes
+    ----------
+    recurrent_weight : Parameter of shape (width, width)
+    input_weight : Parameter of shape (width, in_features)
+    bias : Parameter of shape (width,)
+    report : callable or None
+        Called with the FixedPoint and the stage, "forward" or "backward", of every solve. None, the
+        default, warns of rows that did not converge.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        From forward and backward, if rows do not reach `tol` in `max_iter` iterations.
+
+    References
+    ----------
+    Bai, Kolter, Koltun, "Deep Equilibrium Models", NeurIPS 2019, arXiv 1909.01377. Ling et al.,
+    ICML 2024, arXiv 2402.02697, equation 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_deq.modules import DEQ
+    >>> deq = DEQ(3, 8, generator=torch.Generator().manual_seed(0))
+    >>> model = torch.nn.Sequential(deq, torch.nn.Linear(8, 2))
+    >>> model(torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        in_features,
+        width,
+        *,
+        activation="relu",
+        recurrent_var=0.2,
+        input_var=None,
+        bias_var=0.0,
+        center=True,
+        tau0=1.0,
+        solver="auto",
+        tol=1e-4,
+        max_iter=100,
+        contract=False,
+        generator=None,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.in_features, self.width = in_features, width
+        self.activation = get_activation(activation)
+        self.solver, self.tol, self.max_iter = solver, tol, max_iter
+        self.report = None
+        input_var = 1 - recurrent_var if input_var is None else input_var
+        _, self.mean = deq_scale(
+            self.activation,
+            recurrent_var=recurrent_var,
+            input_var=input_var,
+            bias_var=bias_var,
+            center=center,
+            tau0=tau0,
+        )
+        self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
+        self.input_weight = _normal((width, in_features), input_var, generator)
+        self.bias = _normal((width,), bias_var, generator)
+        start = torch.randn(width, generator=generator, dtype=torch.float64)
+        self.register_buffer("_direction", nn.functional.normalize(start, dim=0))
+        self._follow_direction(50, growth=1.0)
+        self.max_norm = MAX_GAIN / self.activation.lipschitz
+        if not contract:
+            # 5 % above what power iteration sees, so that the initial weight is left as it is
+            self.max_norm = max(self.max_norm, 1.05 * float(self._norm().detach()))
+        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+
+    def extra_repr(self):
+        """Return what ``repr`` shows between the brackets."""
+        return f"{self.in_features}, {self.width}, activation={self.activation.name!r}"
+
+    @torch.no_grad()
+    def _follow_direction(self, max_iter, growth):
+        """Power iterations towards the direction v that W stretches most.
+
+        Two of them, or as many as it takes until |W^T W v| grows by less than the factor `growth`:
+        after the long steps of a high learning rate another direction may have become the first.
+        """
+        W, last = self.recurrent_weight, 0.0
+        for k in range(max_iter):
+            image = W.T @ (W @ self._direction)
+            size = torch.linalg.vector_norm(image)
+            self._direction = image / size.clamp_min(1e-30)
+            if growth > 1 and k and size <= growth * last:
+                break
+            last = size
+
+    def _norm(self):
+        """|W v| at the direction v, whose derivative in W is that of the spectral norm."""
+        return torch.linalg.vector_norm(self.recurrent_weight @ self._direction)
+
+    def effective_recurrent_weight(self):
+        r"""Return W min(1, c / \|W\|_2), the recurrent weight that ``forward`` uses.
+
+        Returns
+        -------
+        Tensor of shape (width, width)
+            Differentiable. In training mode with gradients, W's largest stretch is followed by two
+            or more power iterations first.
+        """
+        if self.training and torch.is_grad_enabled():
+            self._follow_direction(20, growth=1.02)
+        return self.recurrent_weight * (self.max_norm / self._norm()).clamp_max(1)
+
+    def forward(self, x):
+        """Compute the features.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, in_features)
+            Rows.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, width)
+            The features z.
+        """
+        u = torch.addmm(self.bias, x, self.input_weight.T)  # once, not in every iteration
+        a = ImplicitEquilibrium.apply(
+            u,
+            self.effective_recurrent_weight(),
+            self.activation,
+            self.mean,
+            {"method": self.solver, "tol": self.tol, "max_iter": self.max_iter},
+            self.report or self._warn,
+        )
+        return (self.activation(a) - self.mean) / math.sqrt(self.width)
+
+    def _warn(self, solved, stage):
+        warn_unconverged(solved, stage=stage, tol=self.tol, max_iter=self.max_iter)
+
+
+class ExplicitNetwork(nn.Module):
+    r"""Features of an explicit network, initialised as the theory has it.
+
+    .. math:: x^{(l)} = \sigma_l(\sqrt{m_{l-1}} W_l x^{(l-1)}) / \sqrt{m}
+
+    with W_l of variance 1 / m_{l-1} from the second layer on, and W_1 x + b, of variance 1 and
+    bias_var, in the first.
+
+    Parameters
+    ----------
+    in_features : int
+        Number of columns of x.
+    width : int
+        Width m of every hidden layer.
+    layers : sequence
+        The activation of each hidden layer: those of a :func:`sk_deq.theory.match_explicit` result,
+        or names and torch callables, which are centred at the scale of their input.
+    bias_var : float, default=0.0
+        Variance of the bias of the first layer. All biases are trained; the others start at 0.
+    tau0 : float, default=1.0
+        Root-mean-square norm of the rows, at which names and callables are centred.
+    generator : torch.Generator, default=None
+        Source of the weights; a CPU generator. None means torch's global one.
+    device : torch.device or str, default=None
+        Where the parameters live. None means torch's default.
+    dtype : torch.dtype, default=None
+        Precision of the parameters. None means torch's default.
+
+    Attributes
+    ----------
+    input_weight : Parameter of shape (width, in_features)
+    bias : Parameter of shape (width,)
+    hidden : ModuleList of Linear
+        The layers after the first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_deq.modules import ExplicitNetwork
+    >>> from sk_deq.theory import match_explicit
+    >>> match = match_explicit("relu", recurrent_var=0.2)
+    >>> network = ExplicitNetwork(3, 8, match.layers)
+    >>> network(torch.ones(5, 3)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(
+        self,
+        in_features,
+        width,
+        layers,
+        *,
+        bias_var=0.0,
+        tau0=1.0,
+        generator=None,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.in_features, self.width = in_features, width
+        self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
+        self.input_weight = _normal((width, in_features), 1.0, generator)
+        self.bias = _normal((width,), bias_var, generator)
+        self.hidden = nn.ModuleList()
+        for _ in self.layers[1:]:
+            hidden = nn.utils.skip_init(nn.Linear, width, width)
+            hidden.weight = _normal((width, width), 1 / width, generator)
+            nn.init.zeros_(hidden.bias)
+            self.hidden.append(hidden)
+        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+
+    def extra_repr(self):
+        """Return what ``repr`` shows between the brackets."""
+        names = ", ".join(layer.family for layer in self.layers)
+        return f"{self.in_features}, {self.width}, layers=({names})"
+
+    def forward(self, x):
+        """Compute the features.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, in_features)
+            Rows.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, width)
+            Output of the last hidden layer, over sqrt(width).
+        """
+        h = self.layers[0](torch.addmm(self.bias, x, self.input_weight.T))
+        for layer, hidden in zip(self.layers[1:], self.hidden, strict=True):
+            h = layer(hidden(h))
+        return h / math.sqrt(self.width)

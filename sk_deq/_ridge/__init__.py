@@ -1,0 +1,1 @@
+"""Kernel ridge regression with the kernel of a DEQ."""

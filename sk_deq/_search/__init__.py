@@ -1,0 +1,1 @@
+"""Which kernel suits a table: candidates and feature weights, by closed-form leave-one-out."""

@@ -1,0 +1,1 @@
+"""Linear algebra of kernel ridge regression; knows kernels as functions, and no DEQ."""

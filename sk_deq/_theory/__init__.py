@@ -1,0 +1,1 @@
+"""What infinitely wide networks compute: expectations, kernels, and the matching of networks."""

@@ -1,0 +1,139 @@
+r"""The infinitely wide deep equilibrium model: its pre-activation variances and covariances.
+
+With z = phi(sqrt(s_a) A z + sqrt(s_b) B x + bias) / sqrt(m), the covariance of the pre-activations
+of two rows of norms n1, n2 and cosine r solves
+
+    Sigma = s_a G(Sigma) + s_b n1 n2 r + s_c,       G = E[phi(u) phi(w)],  (u, w) ~ N(0, Sigma),
+
+and every kernel of the model is a function of Sigma (Feng and Kolter, 2023;
+Ling et al., 2024).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from .duality import dual_function, dual_series, gaussian_rule, moments, slope_square
+from .spec import DEQSpec
+
+
+@dataclass(frozen=True)
+class DEQPairKernel:
+    """A kernel of the infinitely wide DEQ as a function of two norms and a cosine.
+
+    With `n_terms`, duals are Mehler series of that length and cosines may be complex.
+    """
+
+    spec: DEQSpec
+    kernel: str = "ck"
+    n_terms: int | None = None
+
+    @property
+    def homogeneous(self):
+        """Whether the kernel scales with both norms."""
+        return self.spec.homogeneous
+
+    @property
+    def smooth(self):
+        """Whether the kernel is smooth also where rows of different norms are nearly parallel."""
+        return not self.spec.activation.kinks
+
+    @property
+    def has_entries(self):
+        """Whether `entries` can be had."""
+        return self.spec.activation.dual is not None
+
+    @property
+    def limits(self):
+        """The cosines at which pre-activations have correlation -1 and 1, as a function; or None.
+
+        With a kink at 0 alone the kernel is singular there, whatever the norms; the cosines exceed
+        1 where the norms differ.
+        """
+        return self._limits if set(self.spec.activation.kinks) == {0.0} else None
+
+    def _limits(self, n1, n2):
+        spec, phi = self.spec, self.spec.activation
+        (_, s1, mean1), (_, s2, mean2) = self.rows(n1).T, self.rows(n2).T
+        xi, weight = gaussian_rule(phi.kinks, torch.cat([s1, s2]))
+        limits = []
+        for sign in (-1, 1):
+            G = (weight * phi(s1[:, None] * xi)) @ phi(sign * s2[:, None] * xi).T
+            G -= self._shift(mean1[:, None], mean2)
+            base = sign * s1[:, None] * s2 - spec.recurrent_var * G - spec.bias_var
+            limits.append(base / (spec.input_var * n1[:, None] * n2))
+        return limits
+
+    def _shift(self, mean1, mean2):
+        """E phi phi - E (phi - mean) (phi - mean)."""
+        return self.spec.mean * (mean1 + mean2) - self.spec.mean**2
+
+    def rows(self, norms):
+        """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""
+        deviation = self.spec.deviation(norms)
+        mean = moments(self.spec.activation, deviation).mean
+        return torch.stack([norms, deviation, mean], dim=1)
+
+    def pairs(self, rows1, rows2, r):
+        """Kernel values (m1, m2, m) for `rows` (m1, 3), (m2, 3) and cosines (.., .., m)."""
+        phi, s1, s2 = self.spec.activation, rows1[:, 1], rows2[:, 1]
+        if self.n_terms is None:
+            # Newton's method asks for every cosine about five times
+            dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
+        else:
+            dual = dual_series(phi, s1, s2, self.n_terms)
+        return self._solve(dual, rows1.T[:, :, None, None], rows2.T[:, None, :, None], r)
+
+    def entries(self, rows1, rows2, r):
+        """Kernel values (m,) of m single pairs: `rows` (m, 3), cosines (m,); by the closed form."""
+        dual = partial(self.spec.activation.dual, rows1[:, 1], rows2[:, 1])
+        return self._solve(dual, rows1.T, rows2.T, r)
+
+    def _solve(self, dual, first, second, r):
+        spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
+        base = spec.input_var * (n1 * n2 * r) + spec.bias_var
+        scale, shift = s1 * s2, self._shift(mean1, mean2)
+        rho, G, D = solve_correlation(dual, shift, spec.recurrent_var, base, scale)
+        return self._value(G, D, scale * rho)
+
+    def diagonal(self, rows):
+        """Kernel values (m,) of rows (m, 3) with themselves: their correlation is 1 exactly."""
+        spec, (_, s, _) = self.spec, rows.T
+        m = moments(spec.activation, s)
+        G = m.square - 2 * spec.mean * m.mean + spec.mean**2
+        return self._value(G, slope_square(spec.activation, s), s * s)
+
+    def _value(self, G, D, covariance):
+        if self.kernel == "ck":
+            return G  # the conjugate kernel
+        gain = 1 - self.spec.recurrent_var * D
+        if self.kernel == "ntk":
+            return G / gain  # A and v trained (Ling et al., 2024)
+        return G + covariance * D / gain  # B trained too (Feng and Kolter, 2023)
+
+
+def solve_correlation(dual, shift, recurrent_var, base, scale):
+    """Solve scale rho = recurrent_var (G(rho) - shift) + base; return rho, G(rho) - shift, D(rho).
+
+    Newton's method; G is convex where it matters, so it converges from below without a line search.
+    """
+    base = base / scale
+    rho = _into_disc(base)
+    # convergence is quadratic, with a constant that grows with the variances
+    tolerance = max(1e-9 / max(1.0, float(scale.max())), 1e-15)
+    for _ in range(60):
+        G, D = dual(rho)
+        residual = recurrent_var * ((G - shift) / scale) + base - rho
+        following = _into_disc(rho + residual / (1 - recurrent_var * D))
+        change = float((following - rho).abs().max())
+        rho = following
+        if change <= tolerance or recurrent_var == 0:
+            break
+    G, D = dual(rho)
+    return rho, G - shift, D
+
+
+def _into_disc(rho):
+    """Correlations no larger than 1 in modulus; rounding may leave them slightly larger."""
+    return rho.clamp(-1, 1) if not rho.is_complex() else rho / rho.abs().clamp_min(1)
