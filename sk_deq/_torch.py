@@ -96,5 +96,6 @@ def single_thread():
     Also a decorator. OpenMP keeps the number for each thread by itself, so whatever runs beside is
     left alone, where ``torch.set_num_threads`` would change it for all threads to come.
     """
+    torch.get_num_threads()  # a new thread's number is set when it is first asked for
     with _openmp().limit(limits=1):
         yield

@@ -1,0 +1,65 @@
+"""Thread counts are a thread's own: small work limits itself, and nothing that runs beside it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+
+from sk_deq import DEQKernelRidge, KernelMatcher
+from sk_deq._torch import single_thread
+from sk_deq.kernels import DEQKernel, deq_kernel
+from sk_deq.theory import match_explicit, sphere_series
+
+X = np.random.default_rng(0).normal(size=(12, 3)) / 3**0.5
+WORK = {
+    "deq_kernel": lambda variance: deq_kernel(X, activation="tanh", recurrent_var=variance),
+    "sphere_series": lambda variance: sphere_series("gelu", recurrent_var=variance, n_terms=8),
+    "match_explicit": lambda variance: match_explicit("tanh", recurrent_var=variance),
+    "DEQKernel": lambda variance: DEQKernel(variance, 1.0)(X, eval_gradient=True),
+    "KernelMatcher": lambda variance: KernelMatcher(8, recurrent_var=variance).fit_transform(X),
+    "DEQKernelRidge": lambda variance: DEQKernelRidge(recurrent_var=variance).fit(X, X[:, 0]),
+}
+
+
+@pytest.fixture
+def three_threads():
+    """A number of threads that nothing but this fixture sets."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_a_new_thread():
+    """The number of threads that torch uses in a thread that starts now."""
+    seen = []
+    thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_single_thread_is_for_the_thread_that_asks(three_threads):
+    with single_thread():
+        assert torch.get_num_threads() == 1
+        with single_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+        assert in_a_new_thread() == 3
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_whatever_runs_beside_keeps_its_threads(three_threads, name):
+    # variances that no other test has: nothing comes from a cache
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(WORK[name], 0.1 + 0.0123 * k) for k in range(4)]
+        seen = {in_a_new_thread()}
+        while not all(work.done() for work in running):
+            seen.add(in_a_new_thread())
+        after = [pool.submit(torch.get_num_threads).result() for _ in range(4)]
+    for work in running:
+        work.result()
+    assert seen == {3} and set(after) == {3} and in_a_new_thread() == 3
