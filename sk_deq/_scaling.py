@@ -10,7 +10,7 @@ def _namespace(X):
     return torch if isinstance(X, torch.Tensor) else np
 
 
-def _row_norms(X):
+def row_norms(X):
     """Euclidean norms of the rows, which neither overflow nor underflow."""
     xp = _namespace(X)
     peak = xp.amax(abs(X), 1)
@@ -20,7 +20,7 @@ def _row_norms(X):
 
 def root_mean_square_norm(X, sample_weight=None):
     """(sum_i w_i |x_i|^2 / sum_i w_i)^(1/2) as a float: the tau0 of the theory."""
-    norms = _row_norms(X)
+    norms = row_norms(X)
     peak = float(norms.max())
     if peak == 0:
         return 0.0
@@ -104,5 +104,5 @@ class InputScaler:
             return X
         if self.constant_ is not None:
             X = xp.concatenate([X, xp.full_like(X[:, :1], self.constant_)], 1)
-        norms = _row_norms(X)
+        norms = row_norms(X)
         return X / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]

@@ -11,13 +11,8 @@ from slow_truth import ACTIVATIONS, dual
 
 from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
 from sk_deq._theory.activations import get_activation
-from sk_deq._theory.duality import (
-    dual_function,
-    dual_series,
-    hermite_coefficients,
-    moments,
-    slope_square,
-)
+from sk_deq._theory.duality import dual_function, dual_series
+from sk_deq._theory.expectations import hermite_coefficients, moments, slope_square
 
 USERS = {
     "mish": torch.nn.functional.mish,

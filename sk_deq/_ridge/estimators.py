@@ -29,7 +29,7 @@ from .._base import DEQEstimator, forget
 from .._callbacks import begin_fit
 from .._memory import require_memory, total_memory
 from .._row_keys import merge_repeated_rows, row_keys
-from .._scaling import INPUT_SCALINGS, InputScaler, _row_norms
+from .._scaling import INPUT_SCALINGS, InputScaler, row_norms
 from .._search.search import (
     ALPHAS,
     DEFAULT,
@@ -368,7 +368,7 @@ def _norms(X, scale):
     tiles = (to_tensor(X[i : i + _TILE], dtype=torch.float64) for i in range(0, len(X), _TILE))
     if scale is not None:
         tiles = (tile * scale.to(tile) for tile in tiles)
-    return torch.cat([_row_norms(tile) for tile in tiles])[:, None]
+    return torch.cat([row_norms(tile) for tile in tiles])[:, None]
 
 
 def _deviations(y, w):

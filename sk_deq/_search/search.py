@@ -26,7 +26,7 @@ from .._solve.exact import leave_one_out
 from .._theory.engine import kernel_matrix
 from .._theory.pair import DEQPairKernel
 from .._theory.spec import deq_spec, resolve_input_var
-from .._theory.tables import chebyshev_coefficients, chebyshev_nodes, clenshaw
+from .._theory.univariate import angular_kernel
 from .._torch import make_generator, single_thread, to_tensor
 
 DEQ_PARAMETERS = (
@@ -69,8 +69,6 @@ _PRIOR = {"classification": 0.5, "regression": 0.1}
 _PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out
 _GAIN = 0.9  # the criterion with weights is divided by this: they must pay
 _PRECISION = 1e-11  # relative, of the tables of kappa
-_CELLS = 2**14  # of these tables
-_NODES = 128  # of the Chebyshev series of kappa; more lose digits next to angle 0
 
 
 @dataclass
@@ -344,34 +342,6 @@ def _angular(parameters):
     return parameters["input_scaling"] == "sphere" or _homogeneous(parameters)
 
 
-@lru_cache(maxsize=64)
-def _angle_table(pair):
-    """kappa as piecewise cubics in x = 2 asin(r) / pi: their coefficients (4, n_cells)."""
-    with single_thread():
-        rows = pair.rows(torch.ones(1, dtype=torch.float64))
-        r = torch.sin(chebyshev_nodes(_NODES) * (torch.pi / 2))
-        series = chebyshev_coefficients(pair.pairs(rows, rows, r[None, None])[0, 0])
-        u = (1 + chebyshev_nodes(4)) / 2
-        x = (torch.arange(_CELLS)[:, None] + u) * (2 / _CELLS) - 1
-        values = clenshaw(series, x.ravel()).view(x.shape)
-        return torch.linalg.solve(u[:, None] ** torch.arange(4), values.T)
-
-
-def _look_up(table, r, slope=False):
-    """kappa at cosines r of any shape, from its table; with its derivative if `slope`."""
-    n_cells = table.shape[1]
-    x = r.asin().mul_(2 / torch.pi).add_(1).mul_(n_cells / 2)
-    x.clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
-    cell, u = x.to(torch.int32).ravel(), x.frac_()
-    c0, c1, c2, c3 = (row.index_select(0, cell).view(r.shape) for row in table)
-    derivative = None
-    if slope:
-        derivative = (3 * c3).mul_(u).add_(c2, alpha=2).mul_(u).add_(c1).mul_(n_cells / torch.pi)
-        sine = (1 - r * r).clamp_min_(0).sqrt_()
-        derivative = torch.where(sine > 0, derivative / sine, 0)  # 0: a row with itself
-    return c3.mul_(u).add_(c2).mul_(u).add_(c1).mul_(u).add_(c0), derivative
-
-
 def _cosines(gram):
     """Cosines of rows with this Gram matrix, and the products of their norms, 1 where that is 0."""
     norms = gram.diagonal().sqrt()
@@ -384,12 +354,12 @@ def _cosines(gram):
 def _angle_kernel(parameters, gram):
     """kappa(cos), or its product with the norms, of rows (c, x) with this Gram matrix."""
     r, products = _cosines(gram)
-    K, _ = _look_up(_table_of(parameters).to(gram.device), r)
+    K = next(_table_of(parameters)(r))
     return K if parameters["input_scaling"] == "sphere" else K.mul_(products)
 
 
 def _table_of(parameters):
-    return _angle_table(_pair(parameters, bias_var=0.0))
+    return angular_kernel(_pair(parameters, bias_var=0.0))
 
 
 class _WeightedKernel(torch.autograd.Function):
@@ -398,7 +368,7 @@ class _WeightedKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx, v, square, X, table, sphere):
         r, products = _cosines(torch.addmm(square, X * v, X.T))
-        kappa, slope = _look_up(table, r, slope=True)
+        kappa, slope = table.with_slope(r)
         ctx.save_for_backward(X, r, products, kappa, slope)
         ctx.sphere = sphere
         return kappa.clone() if sphere else kappa * products
@@ -461,7 +431,7 @@ def _objective(data, parameters, log_v, others):
     v = log_v.exp()
     alpha, bias, factor = others.exp()
     bias = bias * (moments @ v) / moments.sum()
-    table = _table_of(parameters).to(X.device)
+    table = _table_of(parameters)
     sphere = parameters["input_scaling"] == "sphere"
     K = _WeightedKernel.apply(v, bias, X, table, sphere)
     predictions = y - _LeftOut.apply(K, alpha, y, w.sqrt())

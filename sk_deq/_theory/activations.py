@@ -94,7 +94,7 @@ def get_activation(activation):
     ValueError
         If a name is unknown, or a callable is not elementwise and differentiable.
     TypeError
-        If it is neither a string nor callable.
+        If it is neither a string nor callable, or a callable that cannot be hashed.
     """
     if isinstance(activation, Activation):
         return activation
@@ -115,6 +115,13 @@ def get_activation(activation):
 def _from_callable(fn):
     """Probe a user's callable: is it elementwise, where are its kinks, how steep is it?"""
     name = getattr(fn, "__name__", type(fn).__name__)
+    try:
+        hash(fn)
+    except TypeError as error:
+        raise TypeError(
+            f"activation={name!r} cannot be hashed, and tables are kept by activation; pass a "
+            "function, or give its class a __hash__."
+        ) from error
     raw = Activation(name, fn)
     # the irrational offset keeps grid points off kinks at round numbers
     grid = torch.linspace(-20, 20, 8001, dtype=torch.float64) + 0.0012345678

@@ -1,109 +1,22 @@
-r"""Gaussian expectations of an activation: in one dimension, its Hermite series, its dual.
+r"""Dual activations: E[phi(u) phi(w)] and E[phi'(u) phi'(w)] for Gaussian pairs (u, w).
 
-xi is a standard normal throughout, h_k the normalised (probabilists') Hermite polynomials.
+By Mehler's series, a closed form, or quadrature: whichever is exact and fast for the activation.
 """
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from .._torch import single_thread
-from .tables import (
+from .chebyshev import (
     chebyshev_coefficients,
     chebyshev_nodes,
     clenshaw,
     scale_ranges,
     series_length,
-    tabulate,
 )
-
-_TAIL = 13.0  # P(|xi| > 13) = 1e-38
-
-
-@lru_cache
-def _legendre(n):
-    """Gauss-Legendre rule on [0, 1], as float64 tensors."""
-    x, weight = np.polynomial.legendre.leggauss(n)
-    return torch.from_numpy((x + 1) / 2), torch.from_numpy(weight / 2)
-
-
-def gaussian_rule(kinks, scale):
-    """Return nodes xi and weights, (n_scales, n_nodes), exact for E f(scale * xi).
-
-    With no kink but at 0 all scales share one row of nodes, (1, n_nodes).
-
-    Gauss-Legendre panels, split at `kinks` / scale and at 0 and graded towards them, so that
-    neither a kink nor a layer of width 1 / scale costs accuracy.
-
-    Parameters
-    ----------
-    kinks : tuple of float
-    scale : tensor of shape (n_scales,), float64
-    """
-    depth = min(60, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
-    scale = scale[:, None] if set(kinks) - {0.0} else scale[:1, None]
-    grade = torch.exp2(-torch.arange(2.0, depth, dtype=torch.float64))
-    grade = torch.cat([-grade, torch.zeros(1, dtype=torch.float64), grade])
-    panels = [torch.linspace(-_TAIL, _TAIL, 105, dtype=torch.float64).expand(len(scale), -1)]
-    panels += [kink / scale + grade for kink in {0.0, *kinks}]
-    breaks = torch.cat(panels, dim=1).clamp(-_TAIL, _TAIL).sort(dim=1).values
-    x, weight = _legendre(16)
-    width = breaks.diff(dim=1)[..., None]
-    xi = (breaks[:, :-1, None] + width * x).flatten(1)
-    density = torch.exp(-xi * xi / 2) / math.sqrt(2 * math.pi)
-    return xi, (width * weight).flatten(1) * density
-
-
-class Moments(NamedTuple):
-    """Expectations at scale * xi, each a tensor of shape (n_scales,)."""
-
-    mean: torch.Tensor  # E[phi]
-    linear: torch.Tensor  # E[xi phi] = scale E[phi']
-    quadratic: torch.Tensor  # E[(xi^2 - 1) phi] = scale^2 E[phi'']
-    square: torch.Tensor  # E[phi^2]
-    square_quadratic: torch.Tensor  # E[(xi^2 - 1) phi^2] = scale^2 E[(phi^2)'']
-
-
-def moments(activation, scale):
-    """Return the Moments of an Activation at each of `scale`, a float64 tensor (n_scales,)."""
-    if activation.moments is not None:
-        return Moments(*activation.moments(scale))
-    xi, weight = gaussian_rule(activation.kinks, scale)
-    value = activation(scale[:, None] * xi)
-    first, second = weight * value, weight * value * value
-    quadratic = xi * xi - 1
-    return Moments(
-        mean=first.sum(1),
-        linear=(first * xi).sum(1),
-        quadratic=(first * quadratic).sum(1),
-        square=second.sum(1),
-        square_quadratic=(second * quadratic).sum(1),
-    )
-
-
-def slope_square(activation, scale):
-    """Return E[phi'(scale * xi)^2] at each of `scale`, a float64 tensor (n_scales,)."""
-    if activation.moments is not None:
-        return activation.dual(scale, scale, torch.ones_like(scale))[1]
-    xi, weight = gaussian_rule(activation.kinks, scale)
-    return (weight * activation.derivative(scale[:, None] * xi) ** 2).sum(1)
-
-
-def hermite_coefficients(activation, scale, n_terms):
-    r"""Return a_k = E[phi(scale * xi) h_k(xi)] for k < n_terms, of shape (n_scales, n_terms)."""
-    xi, weight = gaussian_rule(activation.kinks, scale)
-    weighted = weight * activation(scale[:, None] * xi)
-    previous, current = torch.zeros_like(xi), torch.ones_like(xi)
-    coefficients = []
-    for k in range(n_terms):
-        shared = len(current) == 1
-        coefficients.append(weighted @ current[0] if shared else (weighted * current).sum(1))
-        following = (xi * current - math.sqrt(k) * previous) / math.sqrt(k + 1)
-        previous, current = current, following
-    return torch.stack(coefficients, dim=1)
+from .expectations import hermite_coefficients, legendre
+from .tables import tabulate
 
 
 def dual_function(activation, s1, s2, n_correlations=1):
@@ -212,7 +125,7 @@ def _polar(activation, s1, s2, n_angles=64):
         radial, radial_weight = arc, arc_weight = _double_exponential(90)
     else:
         (radial, radial_weight), (arc, arc_weight) = (
-            (_legendre(40), _legendre(24)) if largest <= 2 else (_legendre(56), _legendre(40))
+            (legendre(40), legendre(24)) if largest <= 2 else (legendre(56), legendre(40))
         )
     radius = 12 * radial[:, None]
     radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
@@ -241,8 +154,7 @@ def _tabulated_polar(activation, s1, s2):
 
 @lru_cache(maxsize=64)
 def _polar_tables(activation, range1, range2):
-    with single_thread():
-        return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r), range1, range2)
+    return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r), range1, range2)
 
 
 @lru_cache

@@ -1,19 +1,21 @@
 r"""Gram matrices of kernels that depend on norms and cosine: k(x, y) = F(|x|, |y|, cos(x, y)).
 
-Where F is smooth it is tabulated as a Chebyshev series (`_chebyshev.tabulate`), and an entry costs
+Where F is smooth it is tabulated as a Chebyshev series (`tables.tabulate`), and an entry costs
 little more than its dot product. Elsewhere F is evaluated entry by entry; what it needs of single
 rows is interpolated in their norms.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
+from .._scaling import row_norms
 from .._torch import single_thread
-from .tables import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges, tabulate
+from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges
+from .tables import tabulate
 from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
@@ -25,42 +27,24 @@ def kernel_matrix(pair, X, Y=None):
 
     Parameters
     ----------
-    pair : hashable object
-        Its methods `rows`, `pairs` and `diagonal` compute F, see `_equilibrium.DEQPairKernel`; its
-        attributes say that F scales with both norms (`homogeneous`), is smooth (`smooth`), or is
-        smooth between other cosines than -1 and 1 (`limits`).
+    pair : PairKernel
     X : tensor of shape (n_X, n_features)
     Y : tensor of shape (n_Y, n_features), default=None
         None means X; then the result is symmetric and computed once.
     """
     n_threads = torch.get_num_threads()
     with single_thread():
-        pair, X, Y = _absorb_bias(pair, X, Y)
+        pair, constant = pair.reduced()
+        if constant is not None:
+            X, Y = (Z if Z is None else pad(Z, (0, 1), value=constant) for Z in (X, Y))
         return _kernel_matrix(pair, X, Y, n_threads)
-
-
-def _absorb_bias(pair, X, Y):
-    """Write a homogeneous activation's bias as a coordinate c of the rows, as a table needs it.
-
-    c^2 = bias_var / input_var; the same kernel, five times as fast.
-    """
-    spec = getattr(pair, "spec", None)
-    if spec is None or spec.bias_var == 0 or not spec.activation.homogeneous or spec.mean != 0:
-        return pair, X, Y
-    constant = (spec.bias_var / spec.input_var) ** 0.5
-    pair = replace(pair, spec=replace(spec, bias_var=0.0))
-    with_constant = [
-        None if rows is None else torch.nn.functional.pad(rows, (0, 1), value=constant)
-        for rows in (X, Y)
-    ]
-    return pair, *with_constant
 
 
 def _kernel_matrix(pair, X, Y, n_threads):
     symmetric = Y is None
-    norms1, unit1 = _normalise(X)
-    norms2, unit2 = (norms1, unit1) if symmetric else _normalise(Y)
-    unit1 = unit1 * (1 + 8 * torch.finfo(X.dtype).eps)  # rounding leaves duplicates at cosine 1
+    norms1, unit1 = normalise(X)
+    norms2, unit2 = (norms1, unit1) if symmetric else normalise(Y)
+    unit1 = grown(unit1)
     out = _empty(len(norms1), len(norms2), X)
     if out.numel() == 0:
         return out
@@ -92,9 +76,10 @@ def _kernel_matrix(pair, X, Y, n_threads):
     return out
 
 
+@single_thread()
 def kernel_diagonal(pair, X):
     """Return k(X[i], X[i]) as a tensor of shape (n,)."""
-    norms, _ = _normalise(X)
+    norms, _ = normalise(X)
     out = X.new_empty(len(norms))
     groups = [(1.0, 1.0)] if pair.homogeneous else _groups(norms, X.dtype)
     for norm_range in groups:
@@ -103,13 +88,16 @@ def kernel_diagonal(pair, X):
     return out
 
 
-def _normalise(X):
-    """Norms, in float64, and rows of norm 1; safe for norms whose square overflows."""
-    largest = X.abs().amax(dim=1, keepdim=True)
-    unit = X / torch.where(largest > 0, largest, 1)
-    norms = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
-    unit /= torch.where(norms > 0, norms, 1)
-    return (norms.double() * largest.double())[:, 0], unit
+def normalise(X):
+    """Norms (n,), in float64, and rows of norm 1; for norms whose square overflows too."""
+    rows = X.double()
+    norms = row_norms(rows)
+    return norms, (rows / norms.where(norms > 0, 1)[:, None]).to(X)
+
+
+def grown(unit):
+    """Rows whose products with the like are 1 or more, despite rounding, where they are equal."""
+    return unit * (1 + 8 * torch.finfo(unit.dtype).eps)
 
 
 def _empty(n_rows, n_columns, like):
@@ -206,9 +194,8 @@ def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
     """Evaluate the matrix in tiles, by the tables of a UnivariateKernel."""
     (norms1, unit1), (norms2, unit2) = first, second
     s1, s2 = kernel.deviations(norms1), kernel.deviations(norms2)
-    points1 = kernel.coordinates(norms1, s1, unit1)
+    points1 = grown(kernel.coordinates(norms1, s1, unit1))
     points2 = kernel.coordinates(norms2, s2, unit2)
-    points1 *= 1 + 8 * torch.finfo(out.dtype).eps  # rounding leaves duplicates at 1
     factors1, factors2 = kernel.factors(s1, out), kernel.factors(s2, out)
     diagonal = kernel.diagonal(s1).to(out)
     offset = out.new_tensor(kernel.offset)
@@ -261,13 +248,9 @@ def _table(pair, range1, range2):
         limits = _near_limits if _tabulated_near(pair, range1, range2) else pair.limits
         if limits is None or 0 in (range1[0], range2[0]):
             return None
-    with single_thread():
-        tables = tabulate(
-            lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),),
-            range1,
-            range2,
-            limits,
-        )
+    tables = tabulate(
+        lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),), range1, range2, limits
+    )
     return None if tables is None else tables[0]
 
 
@@ -301,15 +284,13 @@ def _diagonal(pair, norm_range, norms):
 def _diagonal_table(pair, norm_range):
     """Chebyshev coefficients of n -> F(n, n, 1), (n_nodes,)."""
     nodes = _row_nodes(norm_range)
-    with single_thread():
-        return chebyshev_coefficients(pair.diagonal(pair.rows(nodes)))
+    return chebyshev_coefficients(pair.diagonal(pair.rows(nodes)))
 
 
 @lru_cache(maxsize=256)
 def _row_table(pair, norm_range):
     """Chebyshev coefficients of n -> pair.rows(n), (n_values, n_nodes)."""
-    with single_thread():
-        return chebyshev_coefficients(pair.rows(_row_nodes(norm_range)).T)
+    return chebyshev_coefficients(pair.rows(_row_nodes(norm_range)).T)
 
 
 def _row_nodes(norm_range):

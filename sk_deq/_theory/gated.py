@@ -18,10 +18,10 @@ from functools import cached_property
 import torch
 
 from .._torch import single_thread
-from .duality import gaussian_rule, hermite_coefficients
+from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
+from .expectations import gaussian_rule, hermite_coefficients
 from .pair import DEQPairKernel
 from .spec import DEQSpec
-from .tables import chebyshev_coefficients, scale_basis, scale_nodes
 
 _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12

@@ -7,7 +7,9 @@ import torch
 
 from . import duals
 from .activations import Activation, get_activation
-from .duality import dual_function, moments, slope_square
+from .duality import dual_function
+from .expectations import FLOOR, centring_shift, moments, slope_square
+from .pair import PairKernel
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,14 @@ def resolve_layers(layers, tau0):
         if not isinstance(layer, Layer):
             activation = get_activation(layer)
             layer = Layer(activation, float(moments(activation, at).mean), scale, activation.name)
-        m, offset = moments(layer.activation, at), layer.offset
         resolved.append(layer)
-        scale = math.sqrt(float(m.square) - 2 * offset * float(m.mean) + offset**2)
+        scale = math.sqrt(float(moments(layer.activation, at).centred_square(layer.offset)))
     return tuple(resolved)
 
 
 @dataclass(frozen=True)
-class ExplicitPairKernel:
-    """A kernel of an infinitely wide explicit network, of two norms and a cosine.
+class ExplicitPairKernel(PairKernel):
+    """A kernel of an infinitely wide explicit network as a PairKernel.
 
     x^(l) = sigma_l(W_l x^(l-1)) / sqrt(m), W_l standard normal.
     """
@@ -148,12 +149,11 @@ class ExplicitPairKernel:
 
     def rows(self, norms):
         """Norm, then deviation and E sigma of every layer's pre-activations: (n, 1 + 2 L)."""
-        values, deviation = [norms], norms.clamp_min(1e-150)
+        values, deviation = [norms], norms.clamp_min(FLOOR)
         for layer in self.layers:
             m = moments(layer.activation, deviation)
             values += [deviation, m.mean]
-            variance = m.square - 2 * layer.offset * m.mean + layer.offset**2
-            deviation = variance.sqrt().clamp_min(1e-150)
+            deviation = m.centred_square(layer.offset).sqrt().clamp_min(FLOOR)
         return torch.stack(values, dim=1)
 
     def pairs(self, rows1, rows2, r):
@@ -165,8 +165,7 @@ class ExplicitPairKernel:
             (s1, mean1), (s2, mean2) = (x[:, 1 + 2 * k : 3 + 2 * k].T for x in (rows1, rows2))
             rho = (covariance / (s1[:, None] * s2)[:, :, None]).clamp(-1, 1)
             G, D = dual_function(layer.activation, s1, s2)(rho)
-            shift = layer.offset * (mean1[:, None] + mean2) - layer.offset**2
-            covariance = G - shift[:, :, None]
+            covariance = G - centring_shift(layer.offset, mean1[:, None], mean2)[:, :, None]
             ntk = covariance + ntk * D
         return covariance if self.kernel == "ck" else ntk
 
@@ -176,7 +175,6 @@ class ExplicitPairKernel:
         ntk = variance if self.train_first_layer else torch.zeros_like(variance)
         for k, layer in enumerate(self.layers):
             deviation = rows[:, 1 + 2 * k]
-            m = moments(layer.activation, deviation)
-            variance = m.square - 2 * layer.offset * m.mean + layer.offset**2
+            variance = moments(layer.activation, deviation).centred_square(layer.offset)
             ntk = variance + ntk * slope_square(layer.activation, deviation)
         return variance if self.kernel == "ck" else ntk

@@ -14,7 +14,7 @@ from scipy.special import erf, erfc
 from sklearn.exceptions import ConvergenceWarning
 
 from .._warn import warn
-from .four_numbers import KernelCoefficients
+from .four_numbers import KernelCoefficients, LayerMoments, recursion
 from .layers import hard_tanh_layer, hermite_layer, leaky_relu_layer
 
 _N_STARTS = 40
@@ -49,17 +49,9 @@ class MatchResult(NamedTuple):
     n_layers: int
 
 
-class _Moments(NamedTuple):
-    """Moments of an activation of unit input scale, each in units of that scale's powers."""
-
-    e1: float  # E[sigma']^2
-    e2: float  # E[sigma'']^2
-    e4: float  # E[(sigma^2)'']
-    variance: float  # E[sigma^2]
-    slope: float  # E[sigma'^2]
-
-
 class _Family(NamedTuple):
+    """Activations of unit input scale with a few parameters."""
+
     n_parameters: int
     moments: Callable
     layer: Callable  # (*parameters, scale) -> Layer
@@ -70,7 +62,7 @@ class _Family(NamedTuple):
 def _leaky_relu_moments(s, d):
     # a = s + d, b = s - d: sigma = s t + d |t|, less its mean
     square = s * s + d * d * (1 - 2 / math.pi)
-    return _Moments(s * s, 2 * d * d / math.pi, 2 * square, square, s * s + d * d)
+    return LayerMoments(s * s, 2 * d * d / math.pi, 2 * square, square, s * s + d * d)
 
 
 def _leaky_relu(s, d, scale):
@@ -84,7 +76,7 @@ def _hard_tanh_moments(a, log_c):
     density = math.sqrt(2 / math.pi) * math.exp(-c * c / 2)
     variance = inside + c * c * erfc(c / math.sqrt(2)) - c * density
     e4 = 2 * (inside - c * density)
-    return _Moments(*(a * a * x for x in (inside**2, 0.0, e4, variance, inside)))
+    return LayerMoments(*(a * a * x for x in (inside**2, 0.0, e4, variance, inside)))
 
 
 def _hard_tanh(a, log_c, scale):
@@ -94,7 +86,7 @@ def _hard_tanh(a, log_c, scale):
 def _hermite_moments(c1, c2, c3):
     slope = c1 * c1 + 2 * c2 * c2 + 3 * c3 * c3
     cross = 2 * math.sqrt(6) * c1 * c3
-    return _Moments(c1 * c1, 2 * c2 * c2, 2 * slope + cross, c1 * c1 + c2 * c2 + c3 * c3, slope)
+    return LayerMoments(c1 * c1, 2 * c2 * c2, 2 * slope + cross, c1 * c1 + c2 * c2 + c3 * c3, slope)
 
 
 def _hermite(c1, c2, c3, scale):
@@ -151,7 +143,7 @@ def solve_matching(target, tau0, kernel, n_layers="auto", family="auto", tol=1e-
     layers, scale = [], tau0
     for p in parameters:
         layers.append(_FAMILIES[name].layer(*p, scale))
-        scale *= math.sqrt(_FAMILIES[name].moments(*p).variance)
+        scale *= math.sqrt(_FAMILIES[name].moments(*p).square)
     return MatchResult(
         tuple(layers),
         target,
@@ -162,18 +154,16 @@ def solve_matching(target, tau0, kernel, n_layers="auto", family="auto", tol=1e-
 
 
 def _coefficients(layers, kernel):
-    """The recursion of `theory.explicit_coefficients` for moments at unit scale and tau0 = 1."""
-    a1, a2, a3, a4 = 1.0, 0.0, 0.0, 1.0
-    b1 = b2 = b3 = k2 = 0.0
-    variance = 1.0
-    for m in layers:
-        e1, e2, e4 = m.e1, m.e2 / variance, m.e4  # sigma'' scales with the input
-        new = e1 * a1, e1 * a2 + e2 * a4**2 / 4, e1 * a3 + e2 * a1**2 / 2
-        b1, b2, b3 = new[0] + b1 * e1, new[1] + b2 * e1, new[2] + b3 * e1 + b1 * a1 * e2
-        variance *= m.variance
-        k2 = variance + k2 * m.slope
-        (a1, a2, a3), a4 = new, e4 * a4 / 2
-    return np.array([a1, a2, a3, variance] if kernel == "ck" else [b1, b2, b3, k2])
+    """The four numbers of layers given by their moments at unit scale, for tau0 = 1."""
+
+    def along():
+        variance = 1.0
+        for m in layers:
+            # sigma keeps its shape relative to its input: sigma'' scales with the inverse
+            yield m._replace(e2=m.e2 / variance, square=m.square * variance)
+            variance *= m.square
+
+    return np.array(recursion(along(), kernel))
 
 
 def _solve(goal, family, depth, zero, kernel, tol):
@@ -186,7 +176,7 @@ def _solve(goal, family, depth, zero, kernel, tol):
         if zero is not None:
             layers[:-1, zero] = 0
         for p in layers[:-1]:
-            p[family.amplitudes] /= math.sqrt(max(family.moments(*p).variance, 1e-300))
+            p[family.amplitudes] /= math.sqrt(max(family.moments(*p).square, 1e-300))
         return layers
 
     def error(x):

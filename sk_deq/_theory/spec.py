@@ -4,7 +4,7 @@ The variance q of the pre-activations of a row x solves
 
     q = s_a E[(phi(sqrt(q) xi) - m)^2] + s_b |x|^2 + s_c,
 
-and the model is centred if the constant m is E phi(tau* xi), tau* the solution for |x| = tau0.
+and the model is centred if the constant m is E phi(tau* xi), tau*^2 the solution for |x| = tau0.
 """
 
 import math
@@ -15,11 +15,12 @@ from numbers import Real
 import numpy as np
 import torch
 
+from .._torch import single_thread
 from .activations import Activation, get_activation
-from .duality import moments, slope_square
+from .expectations import FLOOR, moments, slope_square
 
 KERNELS = ("ck", "ntk", "ntk_full")
-FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
+_LARGEST = 1e306  # variances above it are as good as infinite
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class DEQSpec:
         """Standard deviation tau* of the pre-activations of a row of norm tau0."""
         base = self.input_var * self.tau0**2 + self.bias_var
         base = torch.tensor([base], dtype=torch.float64)
-        variance = solve_variance(self.activation, self.recurrent_var, base, self.center)
+        constant = None if self.center else 0.0
+        variance = solve_variance(self.activation, self.recurrent_var, base, constant)
         return float(variance.sqrt())
 
     @cached_property
     def mean(self):
-        """The constant E phi(tau* xi) subtracted from phi; 0 where the DEQ is not centred."""
+        """The constant m = E phi(tau* xi) subtracted from phi; 0 where the DEQ is not centred."""
         if not self.center or self.activation.parity == "odd":
             return 0.0
         return float(moments(self.activation, torch.tensor([self.tau], dtype=torch.float64)).mean)
@@ -59,11 +61,16 @@ class DEQSpec:
         Raises
         ------
         ValueError
-            If no stable fixed point exists for a row.
+            If no stable fixed point exists for a row, or a norm is too large for the computation.
         """
         deviation, stable = self._deviation(norms)
         if not stable.all():
             bad = norms[~stable]
+            if self.input_var * float(bad.max()) ** 2 > _LARGEST:
+                raise ValueError(
+                    f"A row of norm {float(bad.max()):.3g} is too large: its square is beyond the "
+                    "range of floating-point numbers. Scale the rows."
+                )
             largest = _largest_stable(self, lambda spec: bool(spec._deviation(bad)[1].all()))
             raise ValueError(
                 f"recurrent_var={self.recurrent_var:g} has no stable fixed point with activation="
@@ -100,8 +107,9 @@ def resolve_input_var(recurrent_var, input_var):
     return 1 - recurrent_var
 
 
+@single_thread()
 def deq_spec(activation, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
-    """Validate a DEQ specification and return it as an DEQSpec.
+    """Validate a DEQ specification and return it as a DEQSpec.
 
     Raises
     ------
@@ -160,28 +168,33 @@ def _is_stable(spec):
     return spec.recurrent_var * float(slope_square(spec.activation, tau)) < 1
 
 
-def solve_variance(activation, recurrent_var, base, center):
-    """Solve q = recurrent_var E[(phi(sqrt(q) xi) - mean)^2] + base for every entry of base, (n,).
+def solve_variance(activation, recurrent_var, base, constant=None):
+    """Solve q = recurrent_var E[(phi(sqrt(q) xi) - constant)^2] + base for base (n,).
 
-    `center` is the constant mean, False for 0, or True for the solution's own E phi(sqrt(q) xi).
-    Newton's method, from a few plain iterations; inf where there is no solution.
+    None for the constant means the solution's own E phi(sqrt(q) xi). Newton's method, from a few
+    plain iterations; inf where there is no solution. An entry does not depend on the others.
     """
-    q = base.clone()
     if recurrent_var == 0:
-        return q
+        return base.clone()
+    # what runs off is set aside, at 1
+    lost = ~(base <= _LARGEST)
+    base = base.where(~lost, 1.0)
+    q = base.clone()
     for iteration in range(100):
         m = moments(activation, q.sqrt().clamp_min(FLOOR))
-        mean = m.mean if center is True else float(center)
-        excess = recurrent_var * (m.square - 2 * mean * m.mean + mean * mean) + base - q
+        mean = m.mean if constant is None else constant
+        excess = recurrent_var * m.centred_square(mean) + base - q
         # dq-derivative by Stein's lemma; E phi^2 and E phi have (xi^2 - 1) / (2 q) under E
-        slope = (m.square_quadratic - 2 * mean * m.quadratic) / (2 * q.clamp_min(FLOOR**2))
+        slope = m.centred_square_quadratic(mean) / (2 * q.clamp_min(FLOOR**2))
         gain = recurrent_var * slope
         step = excess if iteration < 3 else excess / (1 - gain).clamp_min(0.02)
-        q = (q + step).clamp_min(0)
         rounding = recurrent_var * (m.square + mean * mean)
-        if not torch.isfinite(q).all() or (q > 1e306).any():
-            return torch.full_like(q, torch.inf)
-        if iteration >= 3 and bool((step.abs() <= 1e-15 * q + 1e-16 * rounding).all()):
-            return q
-    unsolved = excess.abs() > 1e-12 * q + 1e-14 * rounding
-    return torch.where(unsolved, torch.inf, q)
+        q = (q + step).clamp_min(0)
+        lost = lost | ~(q <= _LARGEST)
+        q = q.where(~lost, 1.0)
+        settled = step.abs() <= 1e-15 * q + 1e-16 * rounding
+        if iteration >= 3 and bool((settled | lost).all()):
+            break
+    else:
+        lost = lost | (excess.abs() > 1e-12 * q + 1e-14 * rounding)
+    return q.where(~lost, torch.inf)

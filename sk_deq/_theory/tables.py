@@ -1,4 +1,4 @@
-r"""Chebyshev series: in one variable, and for functions of two scales and a cosine.
+r"""Tables of functions of two scales and a cosine.
 
 A function F(n1, n2, r), smooth in log n1, log n2 and the cosine r (or its angle), is tabulated as
 
@@ -14,6 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
+from .chebyshev import (
+    chebyshev_coefficients,
+    chebyshev_nodes,
+    clenshaw,
+    scale_basis,
+    scale_nodes,
+    series_length,
+)
+
 _TOLERANCE = 1e-11  # relative size of the coefficients that are left out
 _MAX_SCALES = 32
 _TERMS_PER_LOOKUP = (
@@ -21,73 +30,59 @@ _TERMS_PER_LOOKUP = (
 )
 
 
-def chebyshev_nodes(n):
-    """The n zeros of the Chebyshev polynomial T_n on (-1, 1), falling, as a float64 tensor."""
-    return torch.cos((torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n))
+@dataclass(frozen=True)
+class Cubics:
+    """Functions on [-1, 1] as piecewise cubics: coefficients of 1, u, u^2, u^3 in each cell.
 
-
-def chebyshev_coefficients(values, axis=-1):
-    """Coefficients, along an axis, of the interpolant through values at chebyshev_nodes."""
-    values = values.movedim(axis, -1)
-    n = values.shape[-1]
-    k = torch.arange(n, dtype=torch.float64)
-    transform = torch.cos(k[:, None] * (k + 0.5) * (math.pi / n)) * (2 / n)
-    transform[0] /= 2
-    return (values @ transform.T).movedim(-1, axis)
-
-
-def series_length(coefficients, tolerance):
-    """How many coefficients along the last axis matter: exceed tolerance times the largest."""
-    size = coefficients.abs().flatten(0, -2).amax(0)
-    return 1 + max(torch.nonzero(size > tolerance * size.max())[:, 0].tolist(), default=0)
-
-
-def clenshaw(coefficients, x):
-    """Evaluate sum_k coefficients[..., k] T_k(x[..., :]) by Clenshaw's recurrence."""
-    first = second = torch.zeros_like(x)
-    for k in range(coefficients.shape[-1] - 1, 0, -1):
-        first, second = coefficients[..., k, None] + 2 * x * first - second, first
-    return coefficients[..., 0, None] + x * first - second
-
-
-def scale_ranges(scales, octaves=2, digits=12):
-    """Intervals that cover all scales: a point if all are equal, else so many octaves each.
-
-    Scales that agree in so many digits are equal. The ends of an interval do not depend on the
-    scales, so that tables serve again; scales around 1 share one. One interval covers all if
-    octaves is None.
+    Parameters
+    ----------
+    coefficients : tensor of shape (n_functions, 4, n_cells)
     """
-    scales = scales.cpu()
-    positive = scales[scales > 0]
-    ranges = [(0.0, 0.0)] if len(positive) < len(scales) else []
-    if len(positive) == 0:
-        return ranges
-    low, high = float(positive.min()), float(positive.max())
-    if high <= low * (1 + 10.0**-digits):
-        scale = float(f"{high:.{digits}g}")
-        return [*ranges, (scale, scale)]
-    octave = torch.log2(positive).floor()
-    if octaves is None:
-        return [*ranges, (2.0 ** float(octave.min()), 2.0 ** (float(octave.max()) + 1))]
-    starts = ((octave + 1) / octaves).floor().unique() * octaves - 1
-    return ranges + [(2.0**start, 2.0 ** (start + octaves)) for start in starts.tolist()]
 
+    coefficients: torch.Tensor
 
-def scale_nodes(scale_range, n_nodes):
-    low, high = scale_range
-    if n_nodes == 1:
-        return torch.tensor([low], dtype=torch.float64)
-    middle, half = math.log(low * high) / 2, math.log(high / low) / 2
-    return torch.exp(middle + half * chebyshev_nodes(n_nodes))
+    @classmethod
+    def through(cls, series, tolerance):
+        """Of Chebyshev series (n_functions, n_terms), on as many cells as they need."""
+        u = (1 + chebyshev_nodes(4)) / 2
+        to_monomials = torch.linalg.inv(u[:, None] ** torch.arange(4))
+        n_cells = 256
+        while True:
+            edges = torch.arange(n_cells, dtype=torch.float64)[:, None]
+            cubics = clenshaw(series, ((edges + u) * (2 / n_cells) - 1).ravel())
+            cubics = cubics.unflatten(-1, (n_cells, 4)) @ to_monomials.T
+            # between the nodes the error is largest in the middle and at the edges
+            at = torch.tensor([0.0, 0.5], dtype=torch.float64)
+            exact = clenshaw(series, ((edges + at) * (2 / n_cells) - 1).ravel())
+            values = cubics @ (at ** torch.arange(4)[:, None])
+            error = float((values.flatten(-2) - exact).abs().max())
+            if error <= 10 * tolerance or n_cells == 2**14:
+                return cls(cubics.mT.contiguous())
+            n_cells *= 2
 
+    def _cells(self, x):
+        """Index of the cell that each x falls into, and place u in it; x is overwritten."""
+        n_cells = self.coefficients.shape[2]
+        x.add_(1).mul_(n_cells / 2).clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
+        return x.to(torch.int32).ravel(), x.frac_().ravel()
 
-def scale_basis(scale_range, scales, n_terms):
-    """T_a of the log-scales mapped to [-1, 1], (n, n_terms)."""
-    if n_terms == 1:
-        return torch.ones_like(scales)[:, None]
-    low, high = scale_range
-    x = (torch.log(scales / low) * (2 / math.log(high / low)) - 1).clamp(-1, 1)
-    return torch.cos(torch.acos(x)[:, None] * torch.arange(n_terms, device=x.device))
+    def __call__(self, x):
+        """Yield the values of every function at x, of any shape, which is overwritten."""
+        cell, u = self._cells(x)
+        for c0, c1, c2, c3 in self.coefficients.to(x):
+            value = c3.index_select(0, cell)
+            for c in (c2, c1, c0):
+                value = c.index_select(0, cell).addcmul_(value, u)
+            yield value.view(x.shape)
+
+    def with_slope(self, x):
+        """Values and derivatives of the first function at x, which is overwritten."""
+        cell, u = self._cells(x)
+        c0, c1, c2, c3 = (c.index_select(0, cell) for c in self.coefficients[0].to(x))
+        slope = (3 * c3).mul_(u).add_(c2, alpha=2).mul_(u).add_(c1)
+        slope.mul_(self.coefficients.shape[2] / 2)
+        value = c3.mul_(u).add_(c2).mul_(u).add_(c1).mul_(u).add_(c0)
+        return value.view(x.shape), slope.view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ class Table:
     left: torch.Tensor
     right: torch.Tensor
     ends: tuple
-    cubics: torch.Tensor | None  # (n_functions, 4, n_cells): coefficients of 1, u, u^2, u^3
+    cubics: Cubics | None
 
     def __call__(self, scales1, scales2, r):
         """Evaluate on a tile of cosines r (m1, m2), which is overwritten."""
@@ -128,27 +123,15 @@ class Table:
             r = offset.addcmul_(slope, r).clamp_(-1, 1)
         x = r.asin_().mul_(2 / math.pi) if self.angular else r
         if not first:
-            return next(self._look_up(x))
+            return next(self.cubics(x))
         first, second = first[0], second[0].T.contiguous()
         parts = [slice(*ends) for ends in zip((0, *self.ends[:-1]), self.ends, strict=True)]
         if self.cubics is None:
             return _matrix_clenshaw([(first[:, part], second[part]) for part in parts], x)
         out = torch.zeros_like(x)
-        for part, values in zip(parts, self._look_up(x), strict=True):
+        for part, values in zip(parts, self.cubics(x), strict=True):
             out.addcmul_(values, first[:, part] @ second[part])
         return out
-
-    def _look_up(self, x):
-        """Yield every function of x, which is overwritten."""
-        n_cells = self.cubics.shape[2]
-        x.add_(1).mul_(n_cells / 2).clamp_(0, n_cells * (1 - 2 * torch.finfo(x.dtype).eps))
-        cell = x.to(torch.int32).ravel()
-        u = x.frac_().ravel()
-        for cubic in self.cubics.to(x):
-            value = cubic[3].index_select(0, cell)
-            for c in (cubic[2], cubic[1], cubic[0]):
-                value = c.index_select(0, cell).addcmul_(value, u)
-            yield value.view(x.shape)
 
 
 def _matrix_clenshaw(factors, x):
@@ -261,7 +244,7 @@ def _factorise(C, angular, ranges, stretch):
     cubics = None
     if _TERMS_PER_LOOKUP * n_functions < C.shape[2]:
         C = U[:, :n_functions].unflatten(0, C.shape[:2])
-        cubics = _cubics(S[:n_functions, None] * Vh[:n_functions], cut)
+        cubics = Cubics.through(S[:n_functions, None] * Vh[:n_functions], cut)
     left, right, ends = [], [], []
     for k in range(C.shape[2]):
         U, S, Vh = torch.linalg.svd(C[:, :, k])
@@ -270,25 +253,6 @@ def _factorise(C, angular, ranges, stretch):
         right.append(Vh[:rank].T)
         ends.append(rank + (ends[-1] if ends else 0))
     if cubics is not None and C.numel() == 1:
-        cubics = cubics * C.flatten()
+        cubics = Cubics(cubics.coefficients * C.flatten())
     left, right = torch.cat(left, 1), torch.cat(right, 1)
     return Table(angular, ranges, stretch, left, right, tuple(ends), cubics)
-
-
-def _cubics(coefficients, tolerance):
-    """Piecewise cubics through Chebyshev series (n, n_terms), on as many cells as they need."""
-    u = (1 + chebyshev_nodes(4)) / 2
-    to_monomials = torch.linalg.inv(u[:, None] ** torch.arange(4))
-    n_cells = 256
-    while True:
-        edges = torch.arange(n_cells, dtype=torch.float64)[:, None]
-        cubics = clenshaw(coefficients, ((edges + u) * (2 / n_cells) - 1).ravel())
-        cubics = cubics.unflatten(-1, (n_cells, 4)) @ to_monomials.T
-        # between the nodes the error is largest in the middle and at the edges
-        at = torch.tensor([0.0, 0.5], dtype=torch.float64)
-        exact = clenshaw(coefficients, ((edges + at) * (2 / n_cells) - 1).ravel())
-        values = cubics @ (at ** torch.arange(4)[:, None])
-        error = float((values.flatten(-2) - exact).abs().max())
-        if error <= 10 * tolerance or n_cells == 2**14:
-            return cubics.mT.contiguous()
-        n_cells *= 2

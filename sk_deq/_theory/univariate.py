@@ -18,24 +18,54 @@ from functools import lru_cache, partial
 
 import torch
 
-from .._torch import single_thread
-from .duality import moments
+from .chebyshev import chebyshev_coefficients, chebyshev_nodes, series_length
+from .expectations import FLOOR, moments
 from .pair import solve_correlation
-from .spec import FLOOR
-from .tables import tabulate
+from .tables import Cubics
 
-_ONE = (1.0, 1.0)  # the only scale there is
+_NODES = 128  # of Chebyshev series in the angle; more lose digits next to angle 0
+_PRECISION = 1e-11  # relative, of the series; of the cubics a tenth
+
+
+class AngularTable:
+    """Functions of a cosine r, smooth in its angle, as piecewise cubics in x = 2 asin(r) / pi.
+
+    Parameters
+    ----------
+    function : callable
+        Cosines (n,) to values (n_functions, n).
+    """
+
+    def __init__(self, function):
+        r = torch.sin(chebyshev_nodes(_NODES) * (torch.pi / 2))
+        series = chebyshev_coefficients(function(r))
+        self.resolved = series_length(series, _PRECISION) < _NODES - 1
+        self._cubics = Cubics.through(series, _PRECISION / 100 * float(series.abs().max()))
+
+    def __call__(self, r):
+        """Yield the values of each function at r, of any shape, which is overwritten."""
+        return self._cubics(r.asin_().mul_(2 / torch.pi))
+
+    def with_slope(self, r):
+        """Values of the first function at r, of any shape, and its derivative, 0 where |r| = 1."""
+        value, slope = self._cubics.with_slope(r.asin().mul_(2 / torch.pi))
+        sine = (1 - r * r).clamp_min_(0).sqrt_()
+        return value, torch.where(sine > 0, slope.mul_(2 / torch.pi) / sine, 0)
+
+
+@lru_cache(maxsize=64)
+def angular_kernel(pair):
+    """The AngularTable of a PairKernel for rows of norm 1."""
+    rows = pair.rows(torch.ones(1, dtype=torch.float64))
+    return AngularTable(lambda r: pair.pairs(rows, rows, r[None, None])[0])
 
 
 @lru_cache(maxsize=64)
 def univariate_kernel(pair):
-    """The UnivariateKernel of a DEQPairKernel, or None where there is none or no table of it."""
-    spec = getattr(pair, "spec", None)
-    if spec is None or not spec.activation.homogeneous or pair.homogeneous:
-        return None
-    with single_thread():
-        kernel = UnivariateKernel(pair)
-    return None if kernel.tables is None else kernel
+    """The UnivariateKernel of a PairKernel, or None where there is none or no table of it."""
+    spec = pair.univariate()
+    kernel = None if spec is None else UnivariateKernel(spec, pair.kernel)
+    return kernel if kernel is not None and kernel.table.resolved else None
 
 
 class UnivariateKernel:
@@ -43,24 +73,25 @@ class UnivariateKernel:
 
     Parameters
     ----------
-    pair : DEQPairKernel
+    spec : DEQSpec
+        Of a homogeneous activation.
+    kernel : {"ck", "ntk", "ntk_full"}
     """
 
-    def __init__(self, pair):
-        self.spec, self.kernel = pair.spec, pair.kernel
+    def __init__(self, spec, kernel):
+        self.spec, self.kernel = spec, kernel
         one = torch.ones(1, dtype=torch.float64)
         self._dual = partial(self.spec.activation.dual, one, one)
         self.mu = float(moments(self.spec.activation, one).mean)
         low, high = (float(sign - self.spec.recurrent_var * self._dual(sign * one)[0])
                      for sign in (-1, 1))  # fmt: skip
         self._middle, self._half = (low + high) / 2, (high - low) / 2
-        self.tables = tabulate(lambda n1, n2, x: self._functions(x), _ONE, _ONE)
+        self.table = AngularTable(self._functions)
 
     def _functions(self, x):
         c = self._middle + self._half * x
-        return self._parts(
-            *solve_correlation(self._dual, 0.0, self.spec.recurrent_var, c, torch.ones_like(c))
-        )
+        solved = solve_correlation(self._dual, 0.0, self.spec.recurrent_var, c, torch.ones_like(c))
+        return torch.stack(self._parts(*solved))
 
     def _parts(self, rho, G, D):
         """What is multiplied by s s', and by s s' q q' where that is not 1."""
@@ -107,11 +138,6 @@ class UnivariateKernel:
     def evaluate(self, first, second, x):
         """The kernel on a tile of x, with the `factors` of its rows and columns."""
         (s1, t1), (s2, t2) = first, second
-        values = [self._look_up(table, x.clone()) for table in self.tables[1:]]
-        out = self._look_up(self.tables[0], x).mul_(s1 * s2.T)
-        return torch.addcmul(out, t1 * t2.T, *values) if values else out.addmm_(t1, t2.T)
-
-    def _look_up(self, table, x):
-        one = torch.ones(len(x), dtype=torch.float64)
-        other = torch.ones(x.shape[1], dtype=torch.float64)
-        return table(one, other, x)
+        values, *more = self.table(x)
+        out = values.mul_(s1 * s2.T)
+        return torch.addcmul(out, t1 * t2.T, *more) if more else out.addmm_(t1, t2.T)
