@@ -2,8 +2,10 @@
 
 from ._kernel_matcher import KernelMatcher
 from ._nets.deq import DEQClassifier, DEQRegressor
-from ._nets.explicit import EquivalentExplicitClassifier, EquivalentExplicitRegressor
-from ._ridge.estimators import DEQKernelRidge, DEQKernelRidgeClassifier
+from ._nets.explicit_classifier import EquivalentExplicitClassifier
+from ._nets.explicit_regressor import EquivalentExplicitRegressor
+from ._ridge.classifier import DEQKernelRidgeClassifier
+from ._ridge.regressor import DEQKernelRidge
 
 __all__ = [
     "DEQClassifier",

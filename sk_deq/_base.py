@@ -33,9 +33,9 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
         tags.array_api_support = ARRAY_API_SUPPORT
         return tags
 
-    def _resolve_device(self):
-        """The torch.device to fit on; call it when `_like` is set."""
-        device = device_for(self.device, self._like)
+    def _resolve_device(self, like):
+        """Name of the device to fit on, for rows of the kind of `like`."""
+        device = device_for(self.device, like)
         if device.type == "mps" and self.dtype == "float64":
             raise ValueError(
                 "device='mps' has no dtype='float64'; use device='cpu' or dtype='float32'."
@@ -46,7 +46,7 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
                 "they wait for one another. Use n_jobs=1, or device='cpu' with n_jobs > 1.",
                 UserWarning,
             )
-        return device
+        return str(device)
 
     def _rows_like_fit(self, X, method):
         """Validated rows for `method`, and an array of the kind that its result is to be of.

@@ -1,7 +1,5 @@
 """scikit-learn's callback protocol (1.9 and later): it is told of fits and of their epochs."""
 
-from skorch.callbacks import Callback
-
 try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:  # scikit-learn before 1.9
@@ -11,10 +9,13 @@ except ImportError:  # scikit-learn before 1.9
 
 
 class FitTask:
-    """One call of fit, or of one of its epochs, as the callbacks of an estimator see it."""
+    """One call of fit, or of one of its epochs, as the callbacks of an estimator see it.
 
-    def __init__(self, context, **arguments):
-        self.context, self.arguments = context, arguments
+    `attributes` are those that the estimator will predict with, where it does not have them yet.
+    """
+
+    def __init__(self, context, attributes, **arguments):
+        self.context, self.attributes, self.arguments = context, attributes, arguments
         if context is not None:
             context.call_on_fit_task_begin(**arguments)
 
@@ -22,32 +23,19 @@ class FitTask:
         """Tell that it ended; returns whether a callback wants the ones after it not to begin."""
         if self.context is None:
             return False
-        # what predictions need are attributes of the estimator by now
-        return self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes={})
+        return self.context.call_on_fit_task_end(
+            **self.arguments, reconstruction_attributes=self.attributes
+        )
 
     def epoch(self):
         """Begin an epoch."""
-        return FitTask(self.context.subcontext("epoch"), **self.arguments)
+        return FitTask(self.context.subcontext("epoch"), self.attributes, **self.arguments)
 
 
-def begin_fit(estimator, X, y=None, sample_weight=None, max_epochs=0):
+def begin_fit(estimator, X, y=None, sample_weight=None, max_epochs=0, attributes=None):
     """Tell the estimator's callbacks that fit begins; returns the FitTask."""
     context = None
     if hasattr(estimator, "_init_callback_context"):
         context = estimator._init_callback_context(max_subtasks=max_epochs)
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    return FitTask(context, estimator=estimator, X=X, y=y, metadata=metadata)
-
-
-class TellEpochs(Callback):
-    """skorch's callback that passes epochs on to a FitTask."""
-
-    def __init__(self, task):
-        self.task = task
-
-    def on_epoch_begin(self, net, **kwargs):
-        self.epoch = self.task.epoch()
-
-    def on_epoch_end(self, net, **kwargs):
-        if self.epoch.end():
-            raise KeyboardInterrupt  # ends the training, see TrainingNet.notify
+    return FitTask(context, attributes or {}, estimator=estimator, X=X, y=y, metadata=metadata)

@@ -15,15 +15,15 @@ from ._array_api import float_dtypes, prototype, rows_of, to_namespace_of
 from ._base import DEQEstimator
 from ._callbacks import begin_fit
 from ._memory import require_memory
-from ._scaling import InputScaler
-from ._theory.engine import kernel_matrix
+from ._scaling import InputScaler, row_norms
+from ._theory.engine import kernel_matrix, normalise
+from ._theory.four_numbers import deq_numbers, require_high_dim
 from ._theory.gated import exact_match
 from ._theory.matching import MatchResult, solve_matching
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import deq_spec, resolve_input_var
-from ._torch import make_generator, resolve_dtype, single_thread, to_tensor
+from ._torch import make_generator, resolve_dtype, to_tensor
 from ._warn import warn
-from .theory import deq_coefficients
 
 _BATCH = 2**22  # entries of the features that are computed at once
 _POOR = 0.01  # residual of the exact match that is told of
@@ -197,79 +197,60 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         """
         X = validate_data(self, X, dtype=float_dtypes(X))
         task = begin_fit(self, X, y)
-        self._like = prototype(X)
-        self.device_ = str(self._resolve_device())
+        like = prototype(X)
+        device = self._resolve_device(like)
         X = rows_of(X)
         input_var = resolve_input_var(self.recurrent_var, self.input_var)
-        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
-        rows = to_tensor(scaler.fit(X).transform(X), dtype=torch.float64)
-        self._scaler = scaler
-        self.tau0_ = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
-        high_dim = self.matching == "high_dim" or (
-            self.matching == "auto" and self.n_layers not in ("auto", 1)
-        )
-        if high_dim:
-            self.match_ = self._match_four_numbers()
-            self.n_layers_ = self.match_.n_layers
-        else:
-            if self.n_layers not in ("auto", 1):
-                raise ValueError(
-                    f"matching='exact' has one layer, got n_layers={self.n_layers}; "
-                    "use n_layers='auto' or matching='high_dim'."
-                )
-            self.match_ = exact_match(
-                self._specification(), self.kernel, torch.linalg.vector_norm(rows, dim=1).cpu()
-            )
-            self.n_layers_ = 1
-            if self.match_.residual > _POOR:
-                warn(
-                    f"The kernel of the features is off by {self.match_.residual:.1g} of its "
-                    "largest value even at infinite width: the DEQ's kernel needs more terms, or "
-                    "norms differ too much. Use a smaller recurrent_var, a smooth activation, "
-                    "input_scaling='sphere', or DEQKernelRidge.",
-                    ConvergenceWarning,
-                )
-        self.residual_ = self.match_.residual
+        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var).fit(X)
+        tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
+        match, n_layers = self._match(self._spec(scaler, tau0), scaler.transform(X))
         dtype = resolve_dtype(X.dtype if self.dtype is None else self.dtype)
         generator = make_generator(self.random_state)
         draw = _orthogonal if self.weights == "orthogonal" else _gaussian
-        widths = [self.n_components] * self.n_layers_
-        inputs = [scaler.n_features_out_, *widths]
+        inputs = [scaler.n_features_out_, *[self.n_components] * (n_layers - 1)]
         self.weights_ = [
-            draw(width, n_inputs, generator).to(self.device_, dtype)
-            for width, n_inputs in zip(widths, inputs, strict=False)
+            draw(self.n_components, n_inputs, generator).to(device, dtype) for n_inputs in inputs
         ]
-        self._n_features_out = self.n_components
+        self.match_, self.residual_, self.n_layers_ = match, match.residual, n_layers
+        self.tau0_, self.device_ = tau0, device
+        self._scaler, self._like, self._n_features_out = scaler, like, self.n_components
         task.end()
         return self
 
-    def _specification(self):
-        with single_thread():
-            return deq_spec(
-                self.activation,
-                self.recurrent_var,
-                self.input_var,
-                self._scaler.bias_var_,
-                self.center,
-                self.tau0_,
-            )
+    def _spec(self, scaler, tau0):
+        """The DEQ on scaled rows."""
+        variances = self.recurrent_var, self.input_var, scaler.bias_var_
+        return deq_spec(self.activation, *variances, self.center, tau0)
 
-    def _match_four_numbers(self):
-        if not self.center or self._scaler.bias_var_ or self.kernel == "ntk_full":
-            raise ValueError(
-                "matching='high_dim' is a theory of centred networks without bias and of "
-                "kernel='ck' or 'ntk'; use center=True, bias_var=0 and one of these, or "
-                "matching='exact'."
+    def _match(self, spec, rows):
+        """The network that matches a DEQ on scaled rows, and its number of layers."""
+        if self.matching == "high_dim" or (
+            self.matching == "auto" and self.n_layers not in ("auto", 1)
+        ):
+            require_high_dim(
+                spec.center, spec.bias_var, self.kernel, "matching='high_dim'", "matching='exact'"
             )
-        target = deq_coefficients(
-            self.activation,
-            recurrent_var=self.recurrent_var,
-            input_var=self.input_var,
-            tau0=self.tau0_,
-            kernel=self.kernel,
+            # features realise a conjugate kernel, so it is that which gets the four numbers
+            target = deq_numbers(spec, self.kernel)
+            match = solve_matching(target, spec.tau0, "ck", self.n_layers)
+            return match, match.n_layers
+        if self.n_layers not in ("auto", 1):
+            raise ValueError(
+                f"matching='exact' has one layer, got n_layers={self.n_layers}; "
+                "use n_layers='auto' or matching='high_dim'."
+            )
+        match = exact_match(
+            spec, self.kernel, row_norms(to_tensor(rows, dtype=torch.float64)).cpu()
         )
-        # features realise a conjugate kernel, so it is that which gets the four numbers
-        return solve_matching(target, self.tau0_, "ck", self.n_layers)
+        if match.residual > _POOR:
+            warn(
+                f"The kernel of the features is off by {match.residual:.1g} of its "
+                "largest value even at infinite width: the DEQ's kernel needs more terms, or "
+                "norms differ too much. Use a smaller recurrent_var, a smooth activation, "
+                "input_scaling='sphere', or DEQKernelRidge.",
+                ConvergenceWarning,
+            )
+        return match, 1
 
     def transform(self, X):
         """Compute the features.
@@ -301,8 +282,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
             for layer, W in zip(self.match_.layers, self.weights_, strict=True):
                 z = layer(z @ W.T) / math.sqrt(len(W))
             return z
-        norms = torch.linalg.vector_norm(rows.double(), dim=1)
-        unit = rows / torch.where(norms > 0, norms, 1).to(rows)[:, None]
+        norms, unit = normalise(rows)
         return self.match_(unit.to(W) @ W.T, norms)
 
     def kernel_error(self, X):
@@ -323,7 +303,8 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         Z = to_tensor(self.transform(X)).cpu().double().numpy()
         X, _ = self._rows_like_fit(X, "kernel_error")
         rows = to_tensor(self._scaler.transform(X), dtype=torch.float64, device="cpu")
-        K = kernel_matrix(DEQPairKernel(self._specification(), self.kernel), rows).numpy()
+        spec = self._spec(self._scaler, self.tau0_)
+        K = kernel_matrix(DEQPairKernel(spec, self.kernel), rows).numpy()
         return _spectral_norm(Z @ Z.T - K) / _spectral_norm(K)
 
     def __sklearn_tags__(self):

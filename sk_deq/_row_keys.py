@@ -35,7 +35,7 @@ def _shift_right(bits, n):
     return (bits >> n) & (2 ** (64 - n) - 1)  # torch repeats the sign bit
 
 
-def merge_repeated_rows(X, y, w, generator):
+def merge_repeated_rows(X, y, w, keys):
     """Replace rows that occur more than once by one row.
 
     A weighted least-squares fit does not change: the row gets the sum of the weights and the
@@ -47,7 +47,8 @@ def merge_repeated_rows(X, y, w, generator):
     y : tensor of shape (n, n_outputs)
     w : tensor of shape (n,)
         Positive weights.
-    generator : torch.Generator
+    keys : tensor of shape (n,)
+        Of the rows, see `row_keys`.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def merge_repeated_rows(X, y, w, generator):
     y, w : tensors
         Targets and weights of the distinct rows.
     """
-    keys, inverse = torch.unique(row_keys(X, generator), return_inverse=True)
+    keys, inverse = torch.unique(keys, return_inverse=True)
     if len(keys) == len(X):
         return None, y, w
     first = _first_index(inverse, len(keys))

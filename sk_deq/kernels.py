@@ -14,12 +14,11 @@ from ._gp_kernel import DEQKernel
 from ._memory import require_memory
 from ._scaling import root_mean_square_norm
 from ._theory.engine import kernel_matrix
-from ._theory.four_numbers import high_dim_matrix
+from ._theory.four_numbers import deq_numbers, high_dim_matrix, require_high_dim
 from ._theory.layers import ExplicitPairKernel, resolve_layers
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import KERNELS, deq_spec
-from ._torch import resolve_device, resolve_dtype, single_thread, to_tensor
-from .theory import deq_coefficients
+from ._torch import resolve_device, resolve_dtype, to_tensor
 
 __all__ = ["DEQKernel", "deq_kernel", "explicit_kernel"]
 
@@ -34,7 +33,7 @@ def deq_kernel(
     input_var=None,
     bias_var=0.0,
     center=True,
-    tau0=None,
+    tau0=1.0,
     method="exact",
     device="cpu",
     dtype=None,
@@ -65,13 +64,15 @@ def deq_kernel(
         Variance of an input bias: a constant added to the pre-activation covariance.
     center : bool, default=True
         Whether the constant E phi(tau\* xi) is subtracted from the activation, as in the paper.
-    tau0 : float, default=None
-        Norm of a typical row, for which tau\* is computed. None means the root-mean-square norm of
-        the rows of X. It matters for ``center=True`` and ``method="high_dim"`` only.
+    tau0 : float or None, default=1.0
+        Norm of a typical row, for which tau\* is computed: scale the rows to norms of about 1, as
+        by ``X / (X**2).sum(1).mean() ** 0.5``, or say what they are. It matters for
+        ``center=True`` and ``method="high_dim"`` only. None means the root-mean-square norm of the
+        rows of X: then an entry depends on all of X, and ``deq_kernel(X, Y)`` is not the transpose
+        of ``deq_kernel(Y, X)``.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or the high-dimensional approximation by four numbers (centred, no bias,
-        "ck" or "ntk" only). The latter has a number of its own for a row with itself, which is the
-        diagonal where Y is None and nowhere else.
+        "ck" or "ntk" only). The latter has a number of its own for two equal rows.
     device : str or torch.device, default="cpu"
         Where a numpy input is computed. A tensor is computed where it is.
     dtype : {"float32", "float64"}, default=None
@@ -117,17 +118,10 @@ def deq_kernel(
         raise ValueError(f"method={method!r} is unknown; use 'exact' or 'high_dim'.")
     tau0 = _tau0(X, tau0)
     if method == "high_dim":
-        if not center or bias_var:
-            raise ValueError(
-                "method='high_dim' is a theory of centred networks without bias; use center=True "
-                "and bias_var=0, or method='exact'."
-            )
-        numbers = deq_coefficients(
-            activation, recurrent_var=recurrent_var, input_var=input_var, tau0=tau0, kernel=kernel
-        )
-        return back(high_dim_matrix(numbers, tau0, X, Y))
-    with single_thread():
-        spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)
+        require_high_dim(center, bias_var, kernel, "method='high_dim'", "method='exact'")
+    spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)
+    if method == "high_dim":
+        return back(high_dim_matrix(deq_numbers(spec, kernel), tau0, X, Y))
     return back(kernel_matrix(DEQPairKernel(spec, kernel), X, Y))
 
 
@@ -138,7 +132,7 @@ def explicit_kernel(
     layers,
     kernel="ck",
     train_first_layer=False,
-    tau0=None,
+    tau0=1.0,
     device="cpu",
     dtype=None,
 ):
@@ -157,9 +151,9 @@ def explicit_kernel(
         Conjugate kernel, or neural tangent kernel.
     train_first_layer : bool, default=False
         Whether the first layer's weights are among the trained ones; for kernel="ntk".
-    tau0 : float, default=None
+    tau0 : float or None, default=1.0
         Norm of a typical row, which sets the scales of layers given by name. None means the
-        root-mean-square norm of the rows of X.
+        root-mean-square norm of the rows of X, as in :func:`deq_kernel`.
     device : str or torch.device, default="cpu"
         Where to compute, for numpy input; a tensor is computed where it is.
     dtype : str, numpy.dtype or torch.dtype, default=None
@@ -193,8 +187,7 @@ def explicit_kernel(
     X, Y, back = _check_rows(X, Y, device, dtype)
     if kernel not in ("ck", "ntk"):
         raise ValueError(f"kernel={kernel!r} is unknown; use 'ck' or 'ntk'.")
-    with single_thread():
-        layers = resolve_layers(layers, _tau0(X, tau0))
+    layers = resolve_layers(layers, _tau0(X, tau0))
     return back(kernel_matrix(ExplicitPairKernel(layers, kernel, bool(train_first_layer)), X, Y))
 
 

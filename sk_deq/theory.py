@@ -23,6 +23,7 @@ from ._theory.four_numbers import KernelCoefficients, deq_numbers, explicit_numb
 from ._theory.gated import power_series
 from ._theory.layers import Layer, resolve_layers
 from ._theory.matching import MatchResult, solve_matching
+from ._theory.pair import DEQPairKernel
 from ._theory.spec import KERNELS, deq_spec
 from ._torch import single_thread
 
@@ -283,7 +284,7 @@ def sphere_series(
     with single_thread():
         spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, 1.0)
         one = torch.ones(1, dtype=torch.float64)
-        series = power_series(spec, kernel, one, int(n_terms))[0, 0]
+        series = power_series(DEQPairKernel(spec, kernel), one, one, int(n_terms))[0, 0]
         return series.clamp_min(0).numpy()  # only rounding is below 0
 
 

@@ -108,7 +108,7 @@ def test_apply_is_the_hermite_series_of_the_gates():
         for k in range(len(gates[0]))
     ]
     expected = gates[0].numpy() @ np.array(hermite)
-    np.testing.assert_allclose(match.apply(t[None], gates)[0], expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(match.apply(t, gates[0]), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
@@ -121,7 +121,8 @@ def test_the_table_of_the_activations_agrees_with_their_series(activation, cente
     t = torch.randn(9, 2000 * match.n_groups, generator=torch.Generator().manual_seed(0)).double()
     gates = match.gates(norms)
     series = [
-        match.apply(part, gates[group]) / np.sqrt(2000)
+        torch.stack([match.apply(row, gate) for row, gate in zip(part, gates[group], strict=True)])
+        / np.sqrt(2000)
         for group, part in enumerate(t.tensor_split(match.n_groups, dim=1))
     ]
     series = torch.cat(series, 1)
@@ -132,7 +133,7 @@ def test_the_table_of_the_activations_agrees_with_their_series(activation, cente
 def test_power_series_coefficients_are_positive_semidefinite_and_sum_to_the_kernel(activation):
     spec = deq_spec(activation, 0.5)
     norms = torch.tensor([0.4, 0.9, 1.6], dtype=torch.float64)
-    B = power_series(spec, "ck", norms, 100)
+    B = power_series(DEQPairKernel(spec, "ck"), norms, norms, 100)
     assert torch.linalg.eigvalsh(B.permute(2, 0, 1)).min() > -1e-12
     r = 0.6 ** torch.arange(100, dtype=torch.float64)
     pair = DEQPairKernel(spec, "ck")

@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 
-from sk_deq._ridge.estimators import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq._ridge.classifier import DEQKernelRidgeClassifier
+from sk_deq._ridge.regressor import DEQKernelRidge
 from sk_deq.kernels import deq_kernel
 
 ALPHAS = np.logspace(-4, 2, 7)
@@ -92,7 +93,8 @@ def test_alpha_by_leave_one_out_equals_brute_force(data, estimator, weighted):
         targets = y[:, None] / np.cov(y, aweights=w, ddof=0) ** 0.5
     # the scale of the inputs is a constant of the experiment; all else is fitted without row i
     K = deq_kernel(
-        estimator._scaler.transform(X), kernel=estimator.kernel, activation=estimator.activation,
+        estimator._fitted_rows.kernel.rows(X).numpy(),
+        kernel=estimator.kernel, activation=estimator.activation,
         bias_var=estimator.bias_var, tau0=1.0,
     )  # fmt: skip
     errors = np.zeros(len(ALPHAS))
@@ -108,10 +110,11 @@ def test_alpha_by_leave_one_out_equals_brute_force(data, estimator, weighted):
 def test_the_fit_satisfies_the_normal_equations():
     X, y = _diabetes()
     model = ridge(0.1, input_scaling=None).fit(X, y)
-    c, b = _normal_equations(deq_kernel(X), y[:, None], np.ones(len(y)), 0.1)
+    K = deq_kernel(X, tau0=None)
+    c, b = _normal_equations(K, y[:, None], np.ones(len(y)), 0.1)
     np.testing.assert_allclose(model.dual_coef_, c[:, 0], rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(model.intercept_, b[0], rtol=1e-9)
-    np.testing.assert_allclose(model.predict(X), (deq_kernel(X) @ c + b)[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(model.predict(X), (K @ c + b)[:, 0], rtol=1e-9)
 
 
 def test_adding_a_constant_to_the_targets_adds_it_to_the_predictions():

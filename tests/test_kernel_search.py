@@ -8,11 +8,23 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from sk_deq import DEQClassifier, DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
+from sk_deq._row_keys import row_keys
 from sk_deq._scaling import InputScaler
-from sk_deq._search import search as ks
+from sk_deq._search import feature_weights, search
+from sk_deq._search.candidates import (
+    BIASES,
+    DEQ_PARAMETERS,
+    HIGH_DIM,
+    is_angular,
+    pair_kernel,
+    resolve,
+)
+from sk_deq._search.candidates import CANDIDATES as KERNELS
+from sk_deq._search.criterion import ALPHAS, FACTORS, Data
+from sk_deq._solve.leave_one_out import LeftOut
 from sk_deq._theory.engine import kernel_matrix
 
-CANDIDATES = ks.resolve({}, ks.CANDIDATES, ks.BIASES)
+CANDIDATES = resolve({}, KERNELS, BIASES)
 
 
 def _wine():
@@ -37,7 +49,7 @@ def _data(n=40, n_outputs=2, classify=True, alphas=None):
     X /= (X * X).sum(1).mean().sqrt()
     y = torch.tensor(np.where(rng.random((n, n_outputs)) < 0.5, 1.0, -1.0))
     w = torch.tensor(rng.uniform(0.5, 2, n))
-    return ks._Data(X, X @ X.T, y, w, classify, alphas)
+    return Data(X, X @ X.T, y, w, classify, alphas)
 
 
 @pytest.mark.parametrize("parameters", CANDIDATES)
@@ -48,7 +60,7 @@ def test_the_table_of_angles_is_the_kernel(parameters):
         input_var=parameters["input_var"],
         bias_var=parameters["bias_var"],
     ).fit(data.X)
-    pair = ks._pair({**parameters, "bias_var": scaler.bias_var_})
+    pair = pair_kernel({**parameters, "bias_var": scaler.bias_var_})
     expected = kernel_matrix(pair, scaler.transform(data.X))
     np.testing.assert_allclose(data.kernel(parameters), expected, rtol=1e-9)
 
@@ -56,8 +68,8 @@ def test_the_table_of_angles_is_the_kernel(parameters):
 def test_activations_without_an_angle_table():
     data = _data()
     parameters = {**CANDIDATES[0], "activation": "tanh"}
-    assert not ks._angular(parameters)
-    expected = kernel_matrix(ks._pair(parameters), data.X)
+    assert not is_angular(parameters)
+    expected = kernel_matrix(pair_kernel(parameters), data.X)
     np.testing.assert_allclose(data.kernel(parameters), expected, rtol=1e-9)
 
 
@@ -68,7 +80,7 @@ def test_errors_are_those_of_models_fitted_without_each_row(parameters, n_output
     score = data.score(parameters)
     K = data.kernel(parameters)
     n, level = len(K), float(data.w @ K.diagonal() / data.w.sum())
-    np.testing.assert_allclose(score.alphas, ks.ALPHAS * level)
+    np.testing.assert_allclose(score.alphas, ALPHAS * level)
     for a in (0, 5, 10):
         predictions = torch.zeros(n, n_outputs, dtype=K.dtype)
         for i in range(n):
@@ -82,7 +94,7 @@ def test_errors_are_those_of_models_fitted_without_each_row(parameters, n_output
         np.testing.assert_allclose(score.errors[0, a], error, rtol=1e-6)
         labels = data.y if n_outputs > 1 else torch.cat([-data.y, data.y], 1)
         losses = []
-        for factor in ks._FACTORS:
+        for factor in FACTORS:
             margins = factor * (
                 predictions if n_outputs > 1 else torch.cat([-predictions, predictions], 1)
             )
@@ -98,7 +110,7 @@ def test_gradient_of_the_residuals_of_leave_one_out():
     alpha = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     y, s = torch.tensor(rng.normal(size=(8, 2))), torch.tensor(rng.uniform(0.5, 2, 8))
     assert torch.autograd.gradcheck(
-        lambda K, alpha: ks._LeftOut.apply((K + K.T) / 2, alpha, y, s), (K, alpha)
+        lambda K, alpha: LeftOut.apply((K + K.T) / 2, alpha, y, s), (K, alpha)
     )
 
 
@@ -108,14 +120,16 @@ def test_gradient_of_the_criterion_in_feature_weights(parameters, classify):
     data = _data(classify=classify)
     log_v = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
     others = torch.tensor([0.1, 0.3, 2.0], dtype=torch.float64).log().requires_grad_()
-    ks._objective(data, parameters, log_v, others).backward()
+    feature_weights._objective(data, parameters, log_v, others).backward()
     for x in (log_v, others):
         for j in range(3):
             h, values = 1e-4, []
             for sign in (1, -1):
                 with torch.no_grad():
                     x[j] += sign * h
-                    values.append(float(ks._objective(data, parameters, log_v, others)))
+                    values.append(
+                        float(feature_weights._objective(data, parameters, log_v, others))
+                    )
                     x[j] -= sign * h
             slope = (values[0] - values[1]) / (2 * h)
             np.testing.assert_allclose(x.grad[j], slope, rtol=1e-4, atol=1e-6)
@@ -145,8 +159,8 @@ def test_weights_that_do_not_pay_are_not_kept():
 
 def test_weights_that_do_not_promise_to_pay_are_not_learned_to_the_end(monkeypatch):
     steps = []
-    objective = ks._objective
-    monkeypatch.setattr(ks, "_objective", lambda *a: steps.append(1) or objective(*a))
+    objective = feature_weights._objective
+    monkeypatch.setattr(feature_weights, "_objective", lambda *a: steps.append(1) or objective(*a))
     rng = np.random.default_rng(0)
     code = rng.integers(0, 2, 300)
     X = rng.normal(size=(300, 3))  # nothing to learn
@@ -163,8 +177,8 @@ def test_the_best_candidate_is_taken_and_predicts_as_if_it_was_given():
     model = DEQKernelRidgeClassifier(feature_weights=None).fit(X[::2], y[::2])
     results = model.search_results_
     best = results["criterion"].argmin()
-    chosen = {name: getattr(model, f"{name}_") for name in ks.DEQ_PARAMETERS}
-    assert chosen == {name: results[name][best] for name in ks.DEQ_PARAMETERS}
+    chosen = {name: getattr(model, f"{name}_") for name in DEQ_PARAMETERS}
+    assert chosen == {name: results[name][best] for name in DEQ_PARAMETERS}
     again = DEQKernelRidgeClassifier(model.alpha_, **chosen).fit(X[::2], y[::2])
     np.testing.assert_allclose(
         again.decision_function(X), model.decision_function(X), rtol=1e-7, atol=1e-9
@@ -204,8 +218,8 @@ def test_without_search():
     X, y = _diabetes(50)
     model = DEQKernelRidge(hyperparameters=None).fit(X, y)
     assert not hasattr(model, "search_results_")
-    assert {name: getattr(model, f"{name}_") for name in ks.DEQ_PARAMETERS} == CANDIDATES[0]
-    assert len(model.validation_errors_) == len(model.alphas_) == len(ks.ALPHAS)
+    assert {name: getattr(model, f"{name}_") for name in DEQ_PARAMETERS} == CANDIDATES[0]
+    assert len(model.validation_errors_) == len(model.alphas_) == len(ALPHAS)
     assert model.alphas_[model.validation_errors_.argmin()] == model.alpha_
 
 
@@ -248,7 +262,7 @@ def test_solvers_of_one_alpha_get_one(solver):
 def test_high_dimensional_method_keeps_the_parameters_of_its_theory():
     X = np.random.default_rng(0).normal(size=(60, 400))
     model = DEQKernelRidge(method="high_dim").fit(X, X[:, 0])
-    assert {name: getattr(model, f"{name}_") for name in ks.HIGH_DIM} == ks.HIGH_DIM
+    assert {name: getattr(model, f"{name}_") for name in HIGH_DIM} == HIGH_DIM
     assert model.input_var_ == 0.8
 
 
@@ -264,16 +278,21 @@ def test_integer_weights_equal_repeated_rows(estimator):
 
 
 def test_many_rows_are_searched_on_a_sample_in_proportion_to_the_classes(monkeypatch):
-    monkeypatch.setattr(ks, "MAX_ROWS", 60)
+    monkeypatch.setattr(search, "MAX_ROWS", 60)
     X, y = _wine()
     targets = torch.tensor(2.0 * (y[:, None] == np.arange(3)) - 1)
     weights = torch.ones(len(y), dtype=torch.float64)
-    rows, sampled, _ = ks._some_rows(X, targets, weights, True, 0)
+
+    def some_rows(X, targets):
+        keys = row_keys(X, torch.Generator().manual_seed(0))
+        return search._some_rows(X, targets, weights, keys, True)
+
+    rows, sampled, _ = some_rows(X, targets)
     assert len(rows) == 60
     shares = ((sampled + 1) / 2).mean(0)
     np.testing.assert_allclose(shares, ((targets + 1) / 2).mean(0), atol=2 / 60)
     order = np.random.default_rng(0).permutation(len(y))
-    again, _, _ = ks._some_rows(X[order], targets[order], weights, True, 0)
+    again, _, _ = some_rows(X[order], targets[order])
     np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(again, axis=0))
     model = DEQKernelRidgeClassifier(random_state=0).fit(X[::2], y[::2])
     assert model.score(X[1::2], y[1::2]) > 0.93

@@ -97,7 +97,7 @@ def test_explicit_kernel_is_the_recursion_over_layers(layers, kernel, first):
     rng = np.random.default_rng(0)
     X = rows_with_norms(rng, rng.uniform(0.5, 2, 4))
     tau0 = np.sqrt((X**2).sum(axis=1).mean())
-    K = explicit_kernel(X, layers=layers, kernel=kernel, train_first_layer=first)
+    K = explicit_kernel(X, layers=layers, kernel=kernel, train_first_layer=first, tau0=None)
     assert np.array_equal(K, K.T)
     resolved = resolve_layers(layers, tau0)
     for i, j in itertools.combinations(range(4), 2):

@@ -105,13 +105,12 @@ def test_keys_are_uniform():
 
 
 @pytest.mark.parametrize("collide", [False, True])
-def test_repeated_rows_are_merged(collide, monkeypatch):
-    if collide:
-        monkeypatch.setattr("sk_deq._row_keys.row_keys", lambda X, _: X[:, 0].long())
+def test_repeated_rows_are_merged(collide):
     X = torch.tensor([[1.0, 2], [3, 4], [1, 2], [3, 5]], dtype=torch.float64)
     y = torch.tensor([[1.0], [2], [5], [3]], dtype=torch.float64)
     w = torch.tensor([1.0, 2, 3, 1], dtype=torch.float64)
-    first, y_, w_ = merge_repeated_rows(X, y, w, torch.Generator())
+    keys = X[:, 0].long() if collide else row_keys(X, torch.Generator())
+    first, y_, w_ = merge_repeated_rows(X, y, w, keys)
     assert first.tolist() == [0, 1, 3]
     torch.testing.assert_close(y_[:, 0], torch.tensor([4.0, 2, 3], dtype=torch.float64))
     torch.testing.assert_close(w_, torch.tensor([4.0, 2, 1], dtype=torch.float64))

@@ -97,8 +97,8 @@ def test_high_dimensional_approximation_improves_with_dimension():
         errors = []
         for p in (200, 800):
             X, _ = make_gaussian_mixture(int(0.8 * p), p, random_state=0)
-            exact = deq_kernel(X, activation=name, kernel=kernel)
-            approximate = deq_kernel(X, activation=name, kernel=kernel, method="high_dim")
+            spec = {"activation": name, "kernel": kernel, "tau0": None}
+            exact, approximate = deq_kernel(X, **spec), deq_kernel(X, **spec, method="high_dim")
             errors.append(np.linalg.norm(exact - approximate, 2) / np.linalg.norm(exact, 2))
         assert errors[0] < bounds[0] and errors[1] < bounds[1]
         assert errors[1] < 0.7 * errors[0]

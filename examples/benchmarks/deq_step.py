@@ -19,7 +19,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from sk_deq._nets.training import cross_entropy, hits, make_net
+from sk_deq._nets.tasks import cross_entropy, hits
+from sk_deq._nets.training import make_net
 from sk_deq.modules import DEQ, ExplicitNetwork
 
 

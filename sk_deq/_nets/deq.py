@@ -1,17 +1,32 @@
 """DEQClassifier and DEQRegressor: deep equilibrium models as scikit-learn estimators."""
 
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
 from .._theory.activations import get_activation
 from .._warn import warn
-from .base import NetworkClassifier, NetworkRegressor
+from .classifier import NetworkClassifier
+from .fixed_point import SOLVERS
 from .modules import DEQ, MAX_GAIN
+from .regressor import NetworkRegressor
 
 _TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news
 
 
-class _DEQFeatures:
-    """The features of the two estimators."""
+class DEQFeatures:
+    """What makes a network a DEQ estimator."""
 
-    def _make_features(self, input_var, tau0, generator):
+    _parameter_constraints = {
+        "fixed_point_solver": [StrOptions(set(SOLVERS))],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    _auto_rates = {False: (0.005, 0.1)}  # peak rate and weight decay
+
+    def _make_features(self, scaler, input_var, generator):
+        """The DEQ on scaled rows."""
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * self.recurrent_var**0.5 * get_activation(self.activation).lipschitz
         if self.train == "all" and gain > _TOLD_FROM * MAX_GAIN:
@@ -23,24 +38,25 @@ class _DEQFeatures:
                 "train='readout', which takes the weight as it is.",
                 UserWarning,
             )
-        return DEQ(
-            self._scaler.n_features_out_,
+        deq = DEQ(
+            scaler.n_features_out_,
             self.width,
             activation=self.activation,
             recurrent_var=self.recurrent_var,
             input_var=input_var,
-            bias_var=self._scaler.bias_var_,
+            bias_var=scaler.bias_var_,
             center=self.center,
-            tau0=tau0,
+            tau0=scaler.tau0_ or 1.0,
             solver=self.fixed_point_solver,
             tol=self.tol,
             max_iter=self.max_iter,
             contract=self.train == "all",
             generator=generator,
         )
+        return deq, {}
 
 
-class DEQClassifier(_DEQFeatures, NetworkClassifier):
+class DEQClassifier(DEQFeatures, NetworkClassifier):
     r"""Deep equilibrium network for classification, trained by implicit differentiation.
 
     The hidden state z of a row x is the fixed point of one layer that feeds itself,
@@ -158,6 +174,11 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
     True
     """
 
+    _parameter_constraints = {
+        **NetworkClassifier._parameter_constraints,
+        **DEQFeatures._parameter_constraints,
+    }
+
     def __init__(
         self,
         width=512,
@@ -214,7 +235,7 @@ class DEQClassifier(_DEQFeatures, NetworkClassifier):
         self.random_state = random_state
 
 
-class DEQRegressor(_DEQFeatures, NetworkRegressor):
+class DEQRegressor(DEQFeatures, NetworkRegressor):
     r"""Deep equilibrium network for regression, trained by implicit differentiation.
 
     The hidden state z of a row x is the fixed point of one layer that feeds itself,
@@ -325,6 +346,11 @@ class DEQRegressor(_DEQFeatures, NetworkRegressor):
     >>> model.fit(X, y).score(X, y) > 0.4
     True
     """
+
+    _parameter_constraints = {
+        **NetworkRegressor._parameter_constraints,
+        **DEQFeatures._parameter_constraints,
+    }
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import nn
 
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
-from ..theory import deq_scale
+from .._theory.spec import deq_spec
 from .fixed_point import ImplicitEquilibrium, warn_unconverged
 
 __all__ = ["DEQ", "ExplicitNetwork"]
@@ -129,14 +129,8 @@ class DEQ(nn.Module):
         self.solver, self.tol, self.max_iter = solver, tol, max_iter
         self.report = None
         input_var = 1 - recurrent_var if input_var is None else input_var
-        _, self.mean = deq_scale(
-            self.activation,
-            recurrent_var=recurrent_var,
-            input_var=input_var,
-            bias_var=bias_var,
-            center=center,
-            tau0=tau0,
-        )
+        spec = deq_spec(self.activation, recurrent_var, input_var, bias_var, center, tau0)
+        self.mean = spec.mean
         self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
         self.input_weight = _normal((width, in_features), input_var, generator)
         self.bias = _normal((width,), bias_var, generator)

@@ -10,56 +10,10 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from .._warn import warn
+from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
-
-# A row's features do not depend on the other rows, so this bounds memory and nothing else.
-_ROWS_PER_PASS = 4096
-
-
-def cross_entropy(logits, target):
-    """Cross entropy per row; `target` holds class indices or probabilities."""
-    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
-
-
-def squared_error(output, target):
-    """Mean over the outputs of the squared error, per row."""
-    return (output - target).square().mean(1)
-
-
-def forward_in_passes(module, X):
-    """Evaluate `module` on the rows of X without gradients and with bounded memory."""
-    module.eval()
-    with torch.no_grad():
-        return torch.cat([module(rows) for rows in X.split(_ROWS_PER_PASS)])
-
-
-class SolverStatistics:
-    """Collect what the fixed-point solves of one epoch report, without waiting for the device."""
-
-    def __init__(self):
-        self.reset()
-
-    def reset(self):
-        self._solves = []
-
-    def __call__(self, solved, stage):
-        failed = (~solved.converged).sum()
-        summary = torch.stack([solved.n_iter.double().sum(), failed.double()])
-        self._solves.append((summary, len(solved.n_iter), solved.residual.max()))
-
-    def summary(self):
-        """Mean iterations per row, largest residual and number of unconverged rows, as a dict."""
-        if not self._solves:
-            return {}
-        summaries, rows, residuals = zip(*self._solves, strict=True)
-        n_iter, failed = torch.stack(summaries).sum(0).tolist()
-        return {
-            "fixed_point_n_iter": n_iter / sum(rows),
-            "fixed_point_residual": float(torch.stack(residuals).max()),
-            "fixed_point_failures": int(failed),
-        }
 
 
 class _Batches:
@@ -206,7 +160,7 @@ class TrainingNet(NeuralNet):
     def get_iterator(self, dataset, training=False):
         if training:
             return _Batches(dataset, self.batch_size, self.generator)
-        return _Batches(dataset, _ROWS_PER_PASS, None)
+        return _Batches(dataset, ROWS_PER_PASS, None)
 
     def _set_rate(self, n_steps):
         """Half a cosine up over the first 30 % of the steps, half a cosine down over the rest."""
@@ -279,10 +233,18 @@ class _Progress(Callback):
         print("  ".join(parts))
 
 
-def hits(output, target):
-    """Number of rows whose largest output is the target's (class indices or probabilities)."""
-    labels = target if target.ndim == 1 else target.argmax(1)
-    return (output.argmax(1) == labels).sum()
+class TellEpochs(Callback):
+    """skorch's callback that passes epochs on to a FitTask."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.epoch = self.task.epoch()
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.epoch.end():
+            raise KeyboardInterrupt  # ends the training, see TrainingNet.notify
 
 
 def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
@@ -305,3 +267,21 @@ def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
         verbose=0,
     )
     return net.initialize()
+
+
+def train(net, data, valid, generator, task):
+    """Train by `net` on data, three tensors; `valid`, or None, are those to stop early on.
+
+    `task` is the FitTask to tell of epochs, or None. Returns a dict for each epoch of this call,
+    and the loss of the weights that were restored, if a loss was not finite, else None.
+    """
+    if task is not None:
+        net.callbacks_.append(("tell_epochs", TellEpochs(task)))
+    net.generator, net.valid = generator, valid
+    n_before = len(net.history)
+    with reported_to(net.module_.features, net.statistics):
+        net.partial_fit(data)
+    net.valid = None
+    epochs = [{k: v for k, v in e.items() if k != "batches"} for e in net.history[n_before:]]
+    best = net.callbacks_[0][1]
+    return epochs, best.best_ if best.diverged_ else None

@@ -22,7 +22,7 @@ def class_probabilities(decision, factor):
     return (factor * _per_class(decision)).softmax(1)
 
 
-def fit_temperature(decision, shares, sample_weight):
+def fit_temperature(decision, targets, sample_weight):
     """The factor with the least cross-entropy on out-of-sample decision values.
 
     One number only, so that the most probable class is the one with the largest decision value.
@@ -31,15 +31,17 @@ def fit_temperature(decision, shares, sample_weight):
 
     Parameters
     ----------
-    decision : tensor of shape (n,) or (n, n_classes)
-    shares : tensor of shape (n, n_classes)
-        Share of each class in each row; rows sum to 1.
+    decision, targets : tensor of shape (n, 1) for two classes, else (n, n_classes)
+        Out of sample, and what was to be predicted: between -1 and 1, by the share of a class.
     sample_weight : tensor of shape (n,)
 
     Returns
     -------
     float
     """
+    shares = (targets + 1) / 2
+    if shares.shape[1] == 1:
+        decision, shares = decision[:, 0], torch.hstack([1 - shares, shares])
     scores = _per_class(decision)
     counts = sample_weight @ shares
     n_classes = len(counts)

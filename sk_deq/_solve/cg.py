@@ -13,7 +13,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._warn import warn
-from .exact import Solution, project
+from .exact import Solution
+from .leave_one_out import project
 from .nystroem import tile_rows
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once

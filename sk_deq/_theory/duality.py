@@ -57,16 +57,18 @@ def dual_function(activation, s1, s2, n_correlations=1):
     return dual_series(activation, s1, s2, 400)
 
 
-def dual_series(activation, s1, s2, n_terms):
+def dual_series(activation, s1, s2, n_terms, within=1.0):
     r"""Return what `dual_function` does by Mehler's series sum_k a_k(s1) a_k(s2) r^k, truncated.
 
-    Also takes complex r. The truncated kernel is positive semidefinite as it stands. Homogeneous
-    activations need no series: their closed form takes complex r.
+    Also takes complex r. As many of the n_terms are kept as matter for \|r\| <= `within`; the
+    truncated kernel is positive semidefinite as it stands. Homogeneous activations need no series:
+    their closed form takes complex r.
     """
     if activation.homogeneous and activation.dual is not None:
         return lambda r: activation.dual(s1[:, None, None], s2[None, :, None], r)
     a1, a2 = (hermite_coefficients(activation, s, n_terms) for s in (s1, s2))
-    return _series(a1, a2, s1, s2)
+    length = max(_series_length(a, within) for a in (a1, a2))
+    return _series(a1[:, :length], a2[:, :length], s1, s2)
 
 
 def _series(a1, a2, s1, s2):
@@ -82,9 +84,10 @@ def _series(a1, a2, s1, s2):
     return dual
 
 
-def _series_length(a):
-    """How many coefficients (n_scales, n_terms) matter, to rounding, even at |r| = 1."""
-    energy = torch.arange(a.shape[1]) * a * a  # that of phi'
+def _series_length(a, within=1.0):
+    """How many coefficients (n_scales, n_terms) matter, to rounding, for |r| <= within."""
+    k = torch.arange(a.shape[1])
+    energy = k * a * a * within**k  # that of phi'
     left = energy.flip(1).cumsum(1).flip(1)
     return 1 + int((left > 1e-15 * energy.sum(1, keepdim=True)).any(0).sum())
 

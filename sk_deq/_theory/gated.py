@@ -19,12 +19,13 @@ import torch
 
 from .._torch import single_thread
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
-from .expectations import gaussian_rule, hermite_coefficients
+from .expectations import FLOOR, gaussian_rule, hermite_coefficients
 from .pair import DEQPairKernel
-from .spec import DEQSpec
 
 _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
+_OCTAVES = 2  # of norms outside those of fit that one table of factors serves
+_OFFSET = 1000  # makes the index of such a range positive
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
 _MAX_GROUPS = 4
 _LAST_TERMS = 8  # one in so many carries what is left out
@@ -35,14 +36,56 @@ _TILE = 2**15  # entries that are looked up at once
 
 
 @dataclass(frozen=True)
+class _Span:
+    """The activations sigma_j(t; n) for norms n in one range.
+
+    `factors` (n_groups, n_terms, n_nodes) are f_kj at Chebyshev nodes of the log-norm; where
+    `homogeneous`, f_kj(n) is n f_kj(1).
+    """
+
+    norm_range: tuple
+    factors: torch.Tensor
+    homogeneous: bool
+    cut: float
+
+    def weights(self, norms):
+        """Weights w with f(n) = sum_a w[n, a] f(node_a), (n, n_nodes)."""
+        n_nodes = self.factors.shape[2]
+        if n_nodes == 1:
+            return (norms if self.homogeneous else torch.ones_like(norms))[:, None]
+        basis = scale_basis(self.norm_range, norms.clamp(*self.norm_range), n_nodes)
+        return basis @ chebyshev_coefficients(torch.eye(n_nodes, dtype=norms.dtype)).T.to(basis)
+
+    @cached_property
+    def tables(self):
+        """sigma_j at points of t and at the nodes of n, (n_groups, n_points, n_nodes)."""
+        t = torch.linspace(-self.cut, self.cut, _N_POINTS, dtype=torch.float64)
+        h = _hermite(t, self.factors.shape[1])
+        return torch.einsum("kt,jka->jta", h, self.factors)
+
+    def look_up(self, group, t, weights):
+        """sigma_j(t; n) of one group for t (n, n_neurons) and the weights of the rows' norms."""
+        table, weights = self.tables[group].to(t), weights.to(t)
+        out = torch.empty_like(t)
+        n_rows = max(1, _TILE // max(1, t.shape[1]))
+        for start in range(0, len(t), n_rows):
+            rows = slice(start, start + n_rows)
+            x = t[rows].clamp(-self.cut, self.cut).add_(self.cut)
+            x *= (_N_POINTS - 1) / (2 * self.cut)
+            i = x.long().clamp_(max=_N_POINTS - 2)
+            low, high = ((table[k] @ weights[rows, :, None])[..., 0] for k in (i, i + 1))
+            out[rows] = torch.lerp(low, high, x - i)
+        return out
+
+
+@dataclass(frozen=True)
 class GatedNetwork:
     """The activations sigma_j(t; n) of the exact one-hidden-layer match; see `exact_match`.
 
     Attributes
     ----------
-    spec : DEQSpec
-    kernel : str
-        Which kernel of the DEQ it has.
+    pair : DEQPairKernel
+        The kernel that it has.
     norm_range : tuple of float
         Norms between which the factors f are interpolated; elsewhere they are extended, as
         eigenvectors are in the Nystroem method.
@@ -57,50 +100,78 @@ class GatedNetwork:
         kernel's largest value.
     """
 
-    spec: DEQSpec
-    kernel: str
+    pair: DEQPairKernel
     norm_range: tuple
     factors: torch.Tensor
     complete: bool
     cut: float
-    residual: float
+    residual: float = math.nan
 
     @property
     def n_groups(self):
         """Number of groups J."""
         return len(self.factors)
 
+    def _spans_of(self, norms):
+        """Yield the _Span and the indices of the norms (n,) that belong to it."""
+        low, high = self.norm_range
+        index = torch.zeros_like(norms, dtype=torch.int64)  # of a range; 0 is that of fit
+        if low < high or not self.pair.homogeneous:
+            slack = _SAME_NORM if low == high else 0.0
+            outside = (norms < low * (1 - slack)) | (norms > high * (1 + slack))
+            octave = torch.log2(norms.clamp_min(FLOOR)).div(_OCTAVES, rounding_mode="floor").long()
+            index = torch.where(outside, octave + _OFFSET, 0)
+        for k in index.unique().tolist():
+            yield self._span(k), torch.nonzero(index == k)[:, 0]
+
+    def _span(self, index):
+        """The _Span of a range by its index; kept, but not in pickles."""
+        if index not in self._spans:
+            norm_range, factors = self.norm_range, self.factors
+            if index:
+                start = (index - _OFFSET) * _OCTAVES
+                norm_range = 2.0**start, 2.0 ** (start + _OCTAVES)
+                with single_thread():
+                    factors = self._extended(scale_nodes(norm_range, _N_NODES))
+            self._spans[index] = _Span(norm_range, factors, self.pair.homogeneous, self.cut)
+        return self._spans[index]
+
+    @cached_property
+    def _spans(self):
+        return {}
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_spans"}
+
+    def _extended(self, norms):
+        """f_kj at other norms (m,), from B_k(n, node) = sum_j f_kj(n) f_kj(node), j orthogonal."""
+        nodes = scale_nodes(self.norm_range, self.factors.shape[2])
+        B = power_series(self.pair, norms, nodes, self.factors.shape[1])
+        if self.complete:
+            _share(_left_out(self.pair, norms, nodes, B), B)
+        scale = self.factors.square().sum(2, keepdim=True).clamp_min(1e-300)
+        return torch.einsum("nak,jka->jkn", B, self.factors) / scale
+
     def gates(self, norms):
         """Factors f_kj(n) for norms (n,): a tensor (n_groups, n, n_terms)."""
-        gates = self._node_weights(norms) @ self.factors.to(norms).mT
-        outside = self._outside(norms)
-        if outside.any():
-            # B_k(n, node) = sum_j f_kj(n) f_kj(node), solved for f_kj(n); the f_kj are orthogonal
-            n_nodes = self.factors.shape[2]
-            nodes = torch.cat([norms[outside].cpu(), scale_nodes(self.norm_range, n_nodes)])
-            n_outside = int(outside.sum())
-            B = power_series(self.spec, self.kernel, nodes, self.factors.shape[1])
-            if self.complete:
-                _share(_left_out(DEQPairKernel(self.spec, self.kernel), nodes, B), B)
-            B = B[:n_outside, n_outside:]
-            scale = self.factors.square().sum(2)[:, None].clamp_min(1e-300)
-            gates[:, outside] = (torch.einsum("nak,jka->jnk", B, self.factors) / scale).to(gates)
+        gates = norms.new_empty(self.n_groups, len(norms), self.factors.shape[1])
+        for span, rows in self._spans_of(norms):
+            gates[:, rows] = span.weights(norms[rows]) @ span.factors.to(norms).mT
         return gates
 
-    def _node_weights(self, norms):
-        """Weights w with f(n) = sum_a w[n, a] f(node_a), of shape (n, n_nodes)."""
-        low, high = self.norm_range
-        if low == high:
-            return (norms if self.spec.homogeneous else torch.ones_like(norms))[:, None]
-        basis = scale_basis(self.norm_range, norms.clamp(low, high), _N_NODES)
-        return basis @ chebyshev_coefficients(torch.eye(_N_NODES, dtype=norms.dtype)).T.to(basis)
+    def __call__(self, t, norms):
+        """The features at t (n, n_neurons), the neurons in n_groups runs, for norms (n,).
 
-    def _outside(self, norms):
-        low, high = self.norm_range
-        if low == high and self.spec.homogeneous:
-            return torch.zeros_like(norms).bool()
-        slack = _SAME_NORM if low == high else 0.0
-        return (norms < low * (1 - slack)) | (norms > high * (1 + slack))
+        sigma_j(t; n) / sqrt(number of neurons of group j), looked up in a table.
+        """
+        features = torch.empty_like(t)
+        for span, rows in self._spans_of(norms):
+            weights = span.weights(norms[rows])
+            inputs, outputs = (x.tensor_split(self.n_groups, 1) for x in (t[rows], features))
+            for group, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
+                n_neurons = max(1, source.shape[1])
+                target[rows] = span.look_up(group, source, weights) / math.sqrt(n_neurons)
+        return features
 
     def kernel_matrix(self, norms1, norms2, r):
         """The kernel of the network at infinite width, for norms (m1,), (m2,) and cosines (m1, m2).
@@ -120,55 +191,12 @@ class GatedNetwork:
         values = gates @ _hermite(xi.clamp(*kinks), gates.shape[2])
         return (values * weight) @ _hermite(xi, 2 * gates.shape[2]).T
 
-    def __call__(self, t, norms):
-        """The features at t (n, n_neurons), the neurons in n_groups runs, for norms (n,).
-
-        sigma_j(t; n) / sqrt(number of neurons of group j), looked up in a table.
-        """
-        features = torch.empty_like(t)
-        weights, outside = self._node_weights(norms).to(t), self._outside(norms)
-        n_rows = max(1, _TILE * self.n_groups // t.shape[1])
-        groups = [columns for columns in torch.arange(t.shape[1]).tensor_split(self.n_groups)]
-        for group, columns in enumerate(groups):
-            if not len(columns):
-                continue
-            here = slice(int(columns[0]), int(columns[-1]) + 1)
-            table = self._tables[group].to(t)
-            for start in range(0, len(t), n_rows):
-                rows = slice(start, start + n_rows)
-                features[rows, here] = self._look_up(table, t[rows, here], weights[rows])
-            if outside.any():
-                gates = self.gates(norms[outside])[group].to(t)
-                features[outside, here] = self.apply(t[outside, here], gates)
-            features[:, here] /= math.sqrt(len(columns))
-        return features
-
-    def _look_up(self, table, t, weights):
-        x = (t.clamp(-self.cut, self.cut) + self.cut) * ((_N_POINTS - 1) / (2 * self.cut))
-        i = x.long().clamp_(max=_N_POINTS - 2)
-        low, high = ((table[k] @ weights[:, :, None])[..., 0] for k in (i, i + 1))
-        return torch.lerp(low, high, x - i)
-
-    @cached_property
-    def _tables(self):
-        """sigma_j at points of t and at the nodes of n, (n_groups, n_points, n_nodes)."""
-        t = torch.linspace(-self.cut, self.cut, _N_POINTS, dtype=torch.float64)
-        h = _hermite(t, self.factors.shape[1])
-        return torch.einsum("kt,jka->jta", h, self.factors)
-
-    def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name != "_tables"}
-
     def apply(self, t, gates):
-        """sigma_j(t; n) for one group, t (n, n_neurons), gates (n, n_terms), by Clenshaw."""
-        t = t.clamp(-self.cut, self.cut)
-        b1, b2 = torch.zeros_like(t), torch.zeros_like(t)
-        for k in range(gates.shape[1] - 1, -1, -1):
-            b2.mul_(-math.sqrt((k + 1) / (k + 2))).add_(gates[:, k, None])
-            b1, b2 = b2.addcmul_(t, b1, value=1 / math.sqrt(k + 1)), b1
-        return b1
+        """sigma_j(t; n) for one group, t (n_points,), gates (n_terms,)."""
+        return gates @ _hermite(t.clamp(-self.cut, self.cut), len(gates))
 
 
+@single_thread()
 def exact_match(spec, kernel, norms):
     """Return the GatedNetwork with the DEQ's kernel on rows of these norms.
 
@@ -186,34 +214,39 @@ def exact_match(spec, kernel, norms):
     elif high <= low * (1 + _SAME_NORM):
         low = high = math.sqrt(low * high)
     pair = DEQPairKernel(spec, kernel)
-    with single_thread():
-        nodes = scale_nodes((low, high), 1 if low == high else _N_NODES)
-        B = power_series(spec, kernel, nodes, _MAX_TERMS[spec.activation.homogeneous])
-        left_out = _left_out(pair, nodes, B)
-        complete = bool(left_out.max() > _ROUNDING * B.sum(2).max())
-        if complete:
-            _share(left_out, B)
-        B = B.permute(2, 0, 1)
-        trace = B.diagonal(dim1=1, dim2=2).sum(1)
-        left = trace.flip(0).cumsum(0).flip(0)
-        n_terms = max(2, int((left > _TERM_TOLERANCE * left[0]).sum()))
-        values, vectors = torch.linalg.eigh(B[:n_terms])
-        values, vectors = values.flip(1).clamp_min(0), vectors.flip(2)
-        energy = values.sum(0)
-        left = energy.flip(0).cumsum(0).flip(0)
-        n_groups = 1 + int((left[1:_MAX_GROUPS] > _GROUP_TOLERANCE * left[0]).sum())
-        factors = (vectors * values.sqrt()[:, None])[:, :, :n_groups].permute(2, 0, 1)
-        lead = factors[:, :, -1:]  # an eigenvector's sign is arbitrary: make the last entry's +
-        signs = _signs(spec, nodes, n_terms)[:, None]
-        factors = factors * torch.where(lead < 0, -1.0, 1.0) * signs
-        return _with_best_cut(pair, nodes, ((low, high), factors, complete))
+    nodes = scale_nodes((low, high), 1 if low == high else _N_NODES)
+    B = power_series(pair, nodes, nodes, _MAX_TERMS[spec.activation.homogeneous])
+    left_out = _left_out(pair, nodes, nodes, B)
+    complete = bool(left_out.max() > _ROUNDING * B.sum(2).max())
+    if complete:
+        _share(left_out, B)
+    factors = _factors(B.permute(2, 0, 1))
+    factors = factors * _signs(spec, nodes, factors.shape[1])[:, None]
+    return _with_best_cut(nodes, GatedNetwork(pair, (low, high), factors, complete, math.inf))
 
 
-def _left_out(pair, norms, B):
-    """What the series B (m, m, n_terms) leaves out at r = 1, (m, m)."""
-    rows = pair.rows(norms)
-    K = pair.pairs(rows, rows, torch.ones(1, 1, 1, dtype=torch.float64))[:, :, 0]
-    return K.diagonal_scatter(pair.diagonal(rows)) - B.sum(2)
+def _factors(B):
+    """f_kj with B_k = sum_j f_kj f_kj^T, (n_groups, n_terms, m), as many as matter; B (n, m, m)."""
+    trace = B.diagonal(dim1=1, dim2=2).sum(1)
+    left = trace.flip(0).cumsum(0).flip(0)
+    n_terms = max(2, int((left > _TERM_TOLERANCE * left[0]).sum()))
+    values, vectors = torch.linalg.eigh(B[:n_terms])
+    values, vectors = values.flip(1).clamp_min(0), vectors.flip(2)
+    energy = values.sum(0)
+    left = energy.flip(0).cumsum(0).flip(0)
+    n_groups = 1 + int((left[1:_MAX_GROUPS] > _GROUP_TOLERANCE * left[0]).sum())
+    factors = (vectors * values.sqrt()[:, None])[:, :, :n_groups].permute(2, 0, 1)
+    # an eigenvector's sign is arbitrary: make the last entry's +
+    return factors * torch.where(factors[:, :, -1:] < 0, -1.0, 1.0)
+
+
+def _left_out(pair, norms1, norms2, B):
+    """What the series B (m1, m2, n_terms) leaves out at r = 1, (m1, m2)."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    rows1, rows2 = pair.rows(norms1), pair.rows(norms2)
+    K = pair.pairs(rows1, rows2, one)[:, :, 0]
+    same = norms1[:, None] == norms2
+    return torch.where(same, pair.diagonal(rows1)[:, None], K) - B.sum(2)
 
 
 def _share(left_out, B):
@@ -235,28 +268,26 @@ def _signs(spec, nodes, n_terms):
     return torch.where(a.abs() > 1e-8 * a.abs().max(), a.sign(), pattern)
 
 
-def _with_best_cut(pair, nodes, parts):
+def _with_best_cut(nodes, network):
     """Choose where to cut the activations by the error of the kernel that remains.
 
     It is measured on a grid of cosines, and for rows with themselves, where the terms that are left
     out add up.
     """
     r = torch.linspace(-0.98, 0.98, 50, dtype=torch.float64)
-    rows = pair.rows(nodes)
-    exact, diagonal = pair.pairs(rows, rows, r[None, None]), pair.diagonal(rows)
+    rows = network.pair.rows(nodes)
+    exact, diagonal = network.pair.pairs(rows, rows, r[None, None]), network.pair.diagonal(rows)
     largest = torch.maximum(exact.abs().max(), diagonal.max())
-    best = None
+    found = []
     for cut in (4.0, 5.0, 6.0, 8.0):
-        network = GatedNetwork(pair.spec, pair.kernel, *parts, cut, math.nan)
-        effective = network._effective(network.gates(nodes))
+        candidate = replace(network, cut=cut)
+        effective = candidate._effective(candidate.gates(nodes))
         powers = r ** torch.arange(effective.shape[2], dtype=torch.float64)[:, None]
         achieved = torch.einsum("jnk,jmk,kr->nmr", effective, effective, powers)
         at_itself = effective.square().sum((0, 2)) - diagonal
         error = torch.maximum((achieved - exact).abs().max(), at_itself.abs().max())
-        residual = float(error / largest)
-        if best is None or residual < best.residual:
-            best = replace(network, residual=residual)
-    return best
+        found.append(replace(candidate, residual=float(error / largest)))
+    return min(found, key=lambda candidate: candidate.residual)
 
 
 def _hermite(x, n_terms):
@@ -269,18 +300,16 @@ def _hermite(x, n_terms):
     return h
 
 
-def power_series(spec, kernel, norms, n_terms):
-    """Coefficients B_k(n_i, n_j) of the kernel as a power series in the cosine, (m, m, n_terms).
+def power_series(pair, norms1, norms2, n_terms):
+    """Coefficients B_k(n_i, n_j) of a kernel as a power series in the cosine, (m1, m2, n_terms).
 
     By Cauchy's formula: the discrete Fourier transform of the values on a circle of radius < 1,
-    where the fixed point is solved in complex numbers. B_k depends on the first k coefficients of
-    the dual's own series only, so those may be cut at n_terms.
+    where the fixed point is solved in complex numbers.
     """
     radius = 10 ** (-3 / max(n_terms, 32))  # rounding grows by radius^-k <= 1000
     n_points = 5 * max(n_terms, 32)  # aliasing leaves radius^n_points = 1e-15
     angle = torch.arange(n_points // 2 + 1, dtype=torch.float64) * (2 * math.pi / n_points)
-    pair = DEQPairKernel(spec, kernel, n_terms=n_terms)
-    rows = pair.rows(norms)
-    values = pair.pairs(rows, rows, torch.polar(torch.full_like(angle, radius), angle)[None, None])
+    circle = torch.polar(torch.full_like(angle, radius), angle)[None, None]
+    values = pair.pairs(pair.rows(norms1), pair.rows(norms2), circle)
     series = torch.fft.irfft(values.conj(), n=n_points, dim=2)[:, :, :n_terms]
     return series / radius ** torch.arange(n_terms, dtype=torch.float64)

@@ -21,6 +21,8 @@ from .duality import dual_function, dual_series
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
 from .spec import DEQSpec
 
+_MAX_TERMS = 1024  # of the series for complex cosines
+
 
 class PairKernel(Protocol):
     """F(n1, n2, r), which `engine` turns into matrices; hashable, for its tables are kept.
@@ -54,14 +56,10 @@ class PairKernel(Protocol):
 
 @dataclass(frozen=True)
 class DEQPairKernel(PairKernel):
-    """A kernel of the infinitely wide DEQ as a PairKernel.
-
-    With `n_terms`, duals are Mehler series of that length and cosines may be complex.
-    """
+    """A kernel of the infinitely wide DEQ as a PairKernel; its cosines may be complex, below 1."""
 
     spec: DEQSpec
     kernel: str = "ck"
-    n_terms: int | None = None
 
     def __post_init__(self):
         # tables are kept by kernel, and tau0 matters for the constant that centres phi only
@@ -128,38 +126,40 @@ class DEQPairKernel(PairKernel):
     def pairs(self, rows1, rows2, r):
         """Kernel values (m1, m2, m) for `rows` (m1, 3), (m2, 3) and cosines (.., .., m)."""
         phi, s1, s2 = self.spec.activation, rows1[:, 1], rows2[:, 1]
-        if self.n_terms is None:
-            # Newton's method asks for every cosine about five times
-            dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
-        else:
-            dual = dual_series(phi, s1, s2, self.n_terms)
-        return self._solve(dual, rows1.T[:, :, None, None], rows2.T[:, None, :, None], r)
+        first, second = rows1.T[:, :, None, None], rows2.T[:, None, :, None]
+        # Newton's method asks for every cosine about five times
+        dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
+        if r.is_complex():  # correlations are largest where the cosine is real
+            within = self._solve(dual, first, second, r.abs().amax()[None, None, None])[0]
+            dual = dual_series(phi, s1, s2, _MAX_TERMS, float(within.max()))
+        return self._value(*self._solve(dual, first, second, r), first[1] * second[1])
 
     def entries(self, rows1, rows2, r):
         """Kernel values (m,) of m single pairs: `rows` (m, 3), cosines (m,); by the closed form."""
         dual = partial(self.spec.activation.dual, rows1[:, 1], rows2[:, 1])
-        return self._solve(dual, rows1.T, rows2.T, r)
+        return self._value(*self._solve(dual, rows1.T, rows2.T, r), rows1[:, 1] * rows2[:, 1])
 
     def _solve(self, dual, first, second, r):
+        """Correlations, G and D for the columns (norm, deviation, mean) of rows and cosines."""
         spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
         base = spec.input_var * (n1 * n2 * r) + spec.bias_var
-        scale, shift = s1 * s2, centring_shift(spec.mean, mean1, mean2)
-        rho, G, D = solve_correlation(dual, shift, spec.recurrent_var, base, scale)
-        return self._value(G, D, scale * rho)
+        shift = centring_shift(spec.mean, mean1, mean2)
+        return solve_correlation(dual, shift, spec.recurrent_var, base, s1 * s2)
 
     def diagonal(self, rows):
         """Kernel values (m,) of rows (m, 3) with themselves: their correlation is 1 exactly."""
         spec, (_, s, _) = self.spec, rows.T
         G = moments(spec.activation, s).centred_square(spec.mean)
-        return self._value(G, slope_square(spec.activation, s), s * s)
+        return self._value(1.0, G, slope_square(spec.activation, s), s * s)
 
-    def _value(self, G, D, covariance):
+    def _value(self, rho, G, D, scale):
+        """The kernel of pairs with correlation rho of pre-activations of variance `scale`."""
         if self.kernel == "ck":
             return G  # the conjugate kernel
         gain = 1 - self.spec.recurrent_var * D
         if self.kernel == "ntk":
             return G / gain  # A and v trained (Ling et al., 2024)
-        return G + covariance * D / gain  # B trained too (Feng and Kolter, 2023)
+        return G + scale * rho * D / gain  # B trained too (Feng and Kolter, 2023)
 
 
 def solve_correlation(dual, shift, recurrent_var, base, scale):

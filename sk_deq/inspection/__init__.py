@@ -18,9 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._kernel_matcher import KernelMatcher
 from .._nets.base import BaseNetwork
+from .._nets.evaluation import forward_in_passes
 from .._nets.fixed_point import SOLVERS
 from .._nets.modules import DEQ
-from .._nets.training import forward_in_passes
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
 from .._torch import to_tensor
@@ -318,8 +318,8 @@ class ActivationDisplay(_Display):
             return cls.from_layers(spec.pop("activation"), layers, **spec, ax=ax, **kwargs)
         t, curves = _deq_activation(**spec)
         norm = torch.tensor([spec["tau0"]], dtype=torch.float64)
-        for number, gates in enumerate(estimator.match_.gates(norm), 1):
-            values = estimator.match_.apply(t[None], gates)[0]
+        for number, gates in enumerate(estimator.match_.gates(norm)[:, 0], 1):
+            values = estimator.match_.apply(t, gates)
             curves[f"matched, group {number}"] = values.numpy()
         return cls(t=t.numpy(), activations=curves).plot(ax=ax, **kwargs)
 

@@ -1,0 +1,99 @@
+"""Distillation: a network learns what a fitted DEQ gives, from where the DEQ is if it can."""
+
+import math
+
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._array_api import to_numpy
+from .._theory.spec import resolve_input_var
+from .tasks import Classification, cross_entropy, squared_error
+
+_TEMPERATURE = 4.0  # softens the teacher's probabilities
+
+
+def softened_cross_entropy(logits, teacher_logits):
+    """Cross entropy per row of softened probabilities; T^2 keeps the size of its gradient."""
+    target = torch.softmax(teacher_logits / _TEMPERATURE, 1)
+    return _TEMPERATURE**2 * cross_entropy(logits / _TEMPERATURE, target)
+
+
+class Distillation:
+    """Learning from a teacher.
+
+    Parameters
+    ----------
+    teacher : estimator of type `kind`, or FrozenEstimator of one
+        Fitted.
+    kind : type
+        DEQClassifier or DEQRegressor.
+
+    Raises
+    ------
+    TypeError
+        If it is another estimator.
+    NotFittedError
+        If it is not fitted.
+    """
+
+    def __init__(self, teacher, kind):
+        self.teacher = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+        if not isinstance(self.teacher, kind):
+            raise TypeError(
+                f"teacher must be a fitted {kind.__name__}, got {type(self.teacher).__name__}."
+            )
+        check_is_fitted(self.teacher)
+        self.classify = isinstance(self.teacher._task, Classification)
+        self.loss = softened_cross_entropy if self.classify else squared_error
+
+    def check(self, task):
+        """Raise a ValueError if the teacher knows other classes than the task."""
+        if not self.classify:
+            return
+        ours, theirs = task.classes, self.teacher.classes_
+        if to_numpy(ours).tolist() != to_numpy(theirs).tolist():
+            raise ValueError(f"y has the classes {ours}, the teacher {theirs}.")
+
+    def target(self, X, task):
+        """What the network is to give for rows X: logits, or standardised values."""
+        outputs = self.teacher._outputs_of(X)
+        if self.classify:
+            return outputs
+        return task.to_network(self.teacher._task.from_network(outputs).reshape(len(X), -1))
+
+    def agreement(self, student, X):
+        """Share of equal classes, or R^2, of the two's predictions for rows X, a tensor."""
+        ours, theirs = student._outputs_of(X), self.teacher._outputs_of(X)
+        if self.classify:
+            return float((ours.argmax(1) == theirs.argmax(1).to(ours.device)).double().mean())
+        theirs = self.teacher._task.from_network(theirs)
+        error = theirs - student._task.from_network(ours).to(theirs.device)
+        spread = (theirs - theirs.mean(0)).square().sum(0)
+        return float((1 - error.square().sum(0) / spread).mean())
+
+    def is_of_size(self, module):
+        """Whether a network has the teacher's width and inputs."""
+        source = self.teacher.module_.features
+        return module.features.input_weight.shape == source.input_weight.shape
+
+    @torch.no_grad()
+    def begin(self, module):
+        """Have a network of the teacher's size begin with its weights.
+
+        Its input weights U make pre-activations u, up to the factor that the match takes out. Every
+        further layer begins as I + W, W the recurrent weight: that is an iteration of the DEQ, as
+        far as u can be read from its activation. The match keeps all scales.
+        """
+        if not self.is_of_size(module):
+            return
+        recurrent_var, input_var = self.teacher.recurrent_var, self.teacher.input_var
+        source, features = self.teacher.module_.features, module.features
+        scale = math.sqrt(resolve_input_var(recurrent_var, input_var))
+        features.input_weight.copy_(source.input_weight / scale)
+        features.bias.copy_(source.bias / scale)
+        W = source.effective_recurrent_weight()
+        step = (torch.eye(len(W)).to(W) + W) / math.sqrt(1 + recurrent_var)
+        for hidden in features.hidden:
+            hidden.weight.copy_(step)
+        module.readout.load_state_dict(self.teacher.module_.readout.state_dict())

@@ -1,0 +1,236 @@
+"""EquivalentExplicitClassifier."""
+
+from sklearn.base import _fit_context
+
+from .classifier import NetworkClassifier
+from .deq import DEQClassifier
+from .explicit import ExplicitFeatures
+
+
+class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
+    r"""Shallow network for classification with the kernel of a deep equilibrium network.
+
+    One to three hidden layers, whose activations are solved for so that the conjugate kernel or the
+    NTK at initialisation is that of the DEQ (``match_``); then trained like any network, on labels
+    or to follow a trained DEQ. A forward pass costs one or two matrix products instead of ten or
+    more.
+
+    Parameters
+    ----------
+    width : int, default=512
+        Number of units m of every hidden layer.
+    activation : str or callable, default="relu"
+        Activation of the DEQ that is matched: a registry name ("relu", "tanh", ..., as
+        for :class:`DEQClassifier`) or an elementwise torch callable.
+    recurrent_var : float, default=0.2
+        sigma_a^2, variance of the DEQ's recurrent weights.
+    input_var : float, default=None
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var.
+    bias_var : float, default=0.0
+        Variance of its input bias. Biases are trained even if they start at 0.
+    center : bool, default=True
+        Whether its activation is centred. matching="high_dim" is a theory of centred ones.
+    input_scaling : {"rms", "sphere", None}, default="rms"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    kernel : {"ck", "ntk"}, default="ck"
+        Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
+        the NTK of training recurrent weights and readout.
+    matching : {"auto", "high_dim"}, default="auto"
+        "high_dim": one to three hidden layers with the four numbers of the DEQ, which determine its
+        kernel for high-dimensional data; with bias_var > 0, when rows are no longer nearly
+        orthogonal, less closely. "auto" is the same.
+    n_layers : int or "auto", default="auto"
+        Number of hidden layers; "auto" takes the fewest that suffice.
+    train : {"all", "readout"}, default="all"
+        "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
+        features stay random, and the readout, a convex problem, is solved to optimality.
+    teacher : DEQClassifier, FrozenEstimator or None, default=None
+        A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
+        instead of y. If it is as wide as this network, its weights are where the training begins.
+        Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
+        as in cross-validation: cloning would forget its fit.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data. "auto" is as many as make 150 batches, at least 20.
+    batch_size : int or "auto", default="auto"
+        Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
+    lr : float or "auto", default="auto"
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
+        0.001 from a teacher's weights.
+    weight_decay : float or "auto", default="auto"
+        train="all": AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights.
+        train="readout": penalty c of the mean loss plus c ``|v|^2`` / 2, v the readout's weights;
+        "auto" is 1e-5.
+    early_stopping : bool, default=False
+        Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
+        and keep the best weights. False trains on every row.
+    validation_fraction : float, default=0.1
+        Share of the rows held out, if `early_stopping`.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with `sample_weight`.
+    warm_start : bool, default=False
+        Whether fit continues from the weights of the last fit.
+    callbacks : list of skorch callbacks, default=None
+        Copied before use.
+    verbose : int or bool, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
+        costs nothing, and float32 otherwise.
+    random_state : int, RandomState instance or None, default=None
+        Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
+        CPU. Global generators are not touched.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    match_ : MatchResult
+        Layers, target and achieved coefficients, residual of the match.
+    agreement_ : float
+        With a teacher: share of the rows of X_val, or else of X, on which the two predict the same.
+    module_ : torch.nn.Sequential
+        The network: ``features``, a :class:`sk_deq.modules.ExplicitNetwork`, and ``readout``. It
+        expects rows as ``input_scaling`` leaves them.
+    history_ : list of dict
+        One entry per epoch: losses, accuracies, seconds. For train="readout" one, of the seconds.
+    n_iter_ : int
+        Epochs trained; for train="readout" the solver's iterations.
+    device_ : torch.device
+        Where the network was trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    DEQClassifier : The network that is matched.
+    KernelMatcher : Features matched to the DEQ, not trained, as a transformer.
+
+    Notes
+    -----
+    Input is dense. The match speaks of random weights: with train="readout" the network is the
+    equivalent of a DEQ with train="readout". Training moves both away from their initial kernels;
+    `teacher` makes a network that follows one particular trained DEQ, and `agreement_` says how
+    well it does.
+
+    References
+    ----------
+    Ling et al., "Deep Equilibrium Models are Almost Equivalent to Not-so-deep Explicit Models for
+    High-dimensional Gaussian Mixtures", ICML 2024, arXiv 2402.02697. Hinton, Vinyals, Dean,
+    "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sk_deq import DEQClassifier, EquivalentExplicitClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> deq = DEQClassifier(width=64, max_epochs=10, random_state=0).fit(X, y)
+    >>> explicit = EquivalentExplicitClassifier.from_deq(deq, teacher=deq, max_epochs=30)
+    >>> explicit.fit(X, y).agreement_ > 0.95
+    True
+    """
+
+    _counterpart = DEQClassifier
+    _parameter_constraints = {
+        **NetworkClassifier._parameter_constraints,
+        **ExplicitFeatures._parameter_constraints,
+    }
+
+    def __init__(
+        self,
+        width=512,
+        *,
+        activation="relu",
+        recurrent_var=0.2,
+        input_var=None,
+        bias_var=0.0,
+        center=True,
+        input_scaling="rms",
+        kernel="ck",
+        matching="auto",
+        n_layers="auto",
+        train="all",
+        teacher=None,
+        max_epochs="auto",
+        batch_size="auto",
+        lr="auto",
+        weight_decay="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        class_weight=None,
+        warm_start=False,
+        callbacks=None,
+        verbose=0,
+        device="auto",
+        dtype="auto",
+        random_state=None,
+    ):
+        self.width = width
+        self.activation = activation
+        self.recurrent_var = recurrent_var
+        self.input_var = input_var
+        self.bias_var = bias_var
+        self.center = center
+        self.input_scaling = input_scaling
+        self.kernel = kernel
+        self.matching = matching
+        self.n_layers = n_layers
+        self.train = train
+        self.teacher = teacher
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, X_unlabeled=None):
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Class labels. With a teacher only their set matters, which must be the teacher's.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows. None means 1.
+        X_val, y_val : array-like of shape (n_val, n_features) and (n_val,), default=None
+            Rows to stop early on, instead of a fraction of X; see :meth:`DEQClassifier.fit`.
+        X_unlabeled : array-like of shape (n_unlabeled, n_features), default=None
+            Further rows for the teacher to label.
+
+        Returns
+        -------
+        self : EquivalentExplicitClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, all weights are zero, or the classes are not the
+            teacher's.
+        TypeError
+            If the teacher is not a fitted DEQClassifier.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If nothing matches the DEQ to 1e-8, or the loss was not finite.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val, X_unlabeled=X_unlabeled)

@@ -1,0 +1,178 @@
+"""What the two kernel ridge estimators share: parameters, and predictions in batches."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
+
+from .._array_api import to_namespace_of
+from .._base import DEQEstimator, forget
+from .._scaling import INPUT_SCALINGS
+from .._search.candidates import DEQ_PARAMETERS
+from .._theory.spec import KERNELS
+from .._torch import resolve_dtype, to_tensor
+from .fit import RidgeConfig
+
+_BATCH = 2**24  # entries of the kernel that predict computes at once
+_AUTO = StrOptions({"auto"})
+
+
+class BaseKernelRidge(DEQEstimator):
+    """Kernel ridge regression as a shell around `fit_ridge`."""
+
+    _parameter_constraints: dict = {
+        "alpha": [Interval(Real, 0, None, closed="left"), "array-like", _AUTO],
+        "kernel": [StrOptions(set(KERNELS) | {"auto"})],
+        "activation": [str, callable],
+        "recurrent_var": [Interval(Real, 0, None, closed="left"), _AUTO],
+        "input_var": [Interval(Real, 0, None, closed="neither"), None],
+        "bias_var": [Interval(Real, 0, None, closed="left"), _AUTO],
+        "center": ["boolean", _AUTO],
+        "input_scaling": [StrOptions(set(INPUT_SCALINGS) - {None} | {"auto"}), None],
+        "hyperparameters": [StrOptions({"loo"}), None],
+        "feature_weights": [_AUTO, None],
+        "method": [StrOptions({"exact", "high_dim"})],
+        "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "predict_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        alpha="auto",
+        *,
+        kernel="auto",
+        activation="auto",
+        recurrent_var="auto",
+        input_var=None,
+        bias_var="auto",
+        center="auto",
+        input_scaling="auto",
+        hyperparameters="loo",
+        feature_weights="auto",
+        method="exact",
+        solver="auto",
+        n_components=None,
+        tol=1e-6,
+        max_iter=300,
+        device="auto",
+        dtype="float64",
+        predict_batch_size=None,
+        random_state=None,
+    ):
+        self.alpha = alpha
+        self.kernel = kernel
+        self.activation = activation
+        self.recurrent_var = recurrent_var
+        self.input_var = input_var
+        self.bias_var = bias_var
+        self.center = center
+        self.input_scaling = input_scaling
+        self.hyperparameters = hyperparameters
+        self.feature_weights = feature_weights
+        self.method = method
+        self.solver = solver
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+        self.dtype = dtype
+        self.predict_batch_size = predict_batch_size
+        self.random_state = random_state
+
+    def _config(self, like, classify):
+        """The RidgeConfig of the parameters, for rows of the kind of `like`."""
+        given = {name: getattr(self, name) for name in DEQ_PARAMETERS}
+        given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
+        if self.input_var is None:
+            del given["input_var"]
+        return RidgeConfig(
+            classify=classify,
+            given=given,
+            alphas=_alphas(self.alpha),
+            listed=np.ndim(self.alpha) > 0,
+            search=self.hyperparameters == "loo",
+            weigh_features=self.feature_weights == "auto",
+            method=self.method,
+            solver=self.solver,
+            n_components=self.n_components,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            device=self._resolve_device(like),
+            dtype=resolve_dtype(self.dtype),
+            seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+        )
+
+    def _weights(self, sample_weight, X):
+        """Weights (n,) as a tensor beside X."""
+        weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        weight = to_tensor(weight, dtype=torch.float64)
+        if not weight.any():
+            raise ValueError("All sample_weight are zero; at least one must be positive.")
+        return weight
+
+    def _keep(self, fitted, like, device, flat):
+        """Set the attributes of a FittedRidge; those of an earlier fit go.
+
+        `flat` says that targets were one column, not a matrix.
+        """
+
+        def back(tensor):
+            return to_namespace_of(like, tensor)
+
+        forget(self, "search_results_", "alphas_", "validation_errors_")
+        kernel, solution = fitted.rows.kernel, fitted.solution
+        dual_coef, intercept = solution.dual_coef, solution.intercept
+        if flat:
+            dual_coef, intercept = dual_coef[:, 0], intercept[0]
+        self._like, self._fitted_rows, self.device_ = like, fitted.rows, device
+        X_fit = fitted.rows.X
+        self.X_fit_ = X_fit if isinstance(like, np.ndarray) else back(X_fit)
+        self.dual_coef_, self.intercept_ = back(dual_coef), back(intercept)
+        self.solver_, self.tau0_ = fitted.solver, kernel.tau0
+        self.alpha_, self.n_iter_ = solution.alpha, solution.n_iter
+        self.feature_weights_ = back(fitted.feature_weights)
+        for name in DEQ_PARAMETERS:
+            setattr(self, f"{name}_", fitted.parameters[name])
+        if fitted.search_results is not None:
+            self.search_results_ = fitted.search_results
+        if fitted.alphas is not None:
+            self.alphas_ = back(solution.errors.new_tensor(fitted.alphas))
+            self.validation_errors_ = back(solution.errors)
+
+    def _decision(self, X, method):
+        """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
+
+        A tensor (n,) or (n, n_outputs).
+        """
+        X, origin = self._rows_like_fit(X, method)
+        fitted = self._fitted_rows
+        device = fitted.scaled.device
+        dual_coef, intercept = (
+            to_tensor(a, device=device) for a in (self.dual_coef_, self.intercept_)
+        )
+        size = self.predict_batch_size or max(1, _BATCH // max(fitted.scaled.shape))
+        out = dual_coef.new_empty(len(X), *dual_coef.shape[1:])
+        for start in range(0, len(X), size):
+            out[start : start + size] = fitted.matrix(X[start : start + size]) @ dual_coef
+        return out.add_(intercept), origin
+
+
+def _alphas(alpha):
+    """The candidates for alpha, a list of floats; None for those relative to the kernel."""
+    if isinstance(alpha, str):
+        return None
+    alphas = np.asarray(alpha, dtype=float)
+    if alphas.ndim > 1 or alphas.size == 0 or not (np.isfinite(alphas) & (alphas >= 0)).all():
+        raise ValueError(
+            f"alpha must be a number >= 0 or a 1-D array of such candidates, got {alpha}."
+        )
+    return np.atleast_1d(alphas).tolist()

@@ -1,0 +1,340 @@
+"""DEQKernelRidgeClassifier."""
+
+import torch
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from .._array_api import (
+    class_weights,
+    decode_labels,
+    encode_labels,
+    float_dtypes,
+    prototype,
+    rows_of,
+    take,
+    to_namespace_of,
+    unique_labels,
+)
+from .._base import forget
+from .._callbacks import begin_fit
+from .base import BaseKernelRidge
+from .calibration import class_probabilities, fit_temperature
+from .fit import fit_ridge
+
+
+class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
+    r"""Classification by ridge regression with the kernel of an infinitely wide DEQ.
+
+    Labels become targets +1 and -1, one column per class for more than two classes, and
+    :class:`DEQKernelRidge` is fitted to them, as `RidgeClassifier` does with a linear model.
+
+    Parameters
+    ----------
+    alpha : float, array-like of shape (n_alphas,) or "auto", default="auto"
+        Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
+        is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
+        ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
+        the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
+        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
+        or NTK of all weights.
+    activation : str or callable, default="auto"
+        The DEQ's activation: a registry name or an elementwise torch callable.
+    recurrent_var : float or "auto", default="auto"
+        sigma_a^2, variance of the DEQ's recurrent weights.
+    input_var : float, default=None
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var,
+        or 1 where recurrent_var is "auto".
+    bias_var : float or "auto", default="auto"
+        Variance of its input bias.
+    center : bool or "auto", default="auto"
+        Whether its activation is centred, as in the paper.
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    hyperparameters : {"loo", None}, default="loo"
+        How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
+        among a few kernels, see Notes; those that are given stay. None: not searched, but
+        recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
+    feature_weights : {"auto", None}, default="auto"
+        Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
+        the leave-one-out errors by more than 10 %.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes, which multiply `sample_weight`. "balanced" gives all classes the
+        same total weight.
+    method : {"exact", "high_dim"}, default="exact"
+        The exact kernel, or its high-dimensional approximation by four numbers.
+    solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
+        "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
+        one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
+        the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
+        in one pass over the rows and memory that does not grow with them. "auto": an exact solver
+        if it takes no more than half of the memory and, on a CPU, there are at most 16,000 distinct
+        rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``, "eigh", then
+        "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
+    n_components : int, default=None
+        Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
+        "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    tol : float, default=1e-6
+        "cg" stops when the residual is this small, relative to the targets.
+    max_iter : int, default=300
+        "cg" stops with a ConvergenceWarning after so many iterations.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"float32", "float64"}, default="float64"
+        Precision of the computation and of the predictions.
+    predict_batch_size : int, default=None
+        Rows that are predicted at once; None keeps a block of the kernel below 128 MiB.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
+        and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    X_fit_ : ndarray of shape (n_fit, n_features)
+        The training rows, without rows of weight zero and without repetitions; of them the
+        landmarks for "nystroem".
+    dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
+        Coefficients c of the prediction ``K(X, X_fit_) @ c + intercept_``.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        The constant, which is not penalised.
+    alpha_ : float
+        The penalty used.
+    alphas_ : ndarray of shape (n_alphas,)
+        The candidates for alpha, where there are several.
+    validation_errors_ : ndarray of shape (n_alphas,)
+        Mean squared error of each candidate out of sample, summed over the outputs; only if there
+        are several.
+    kernel_, activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights v of the features; all 1 where they were not weighted.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        Parameters, alpha, leave-one-out errors and rank of the kernels compared; only after a
+        search.
+    temperature_ : float
+        Factor a of ``predict_proba`` = softmax(a * decision); for two classes, where decision is
+        one number d, of softmax(-a d / 2, a d / 2). Set if there are two classes or more.
+    solver_ : str
+        The solver used.
+    n_iter_ : int
+        Iterations of "cg"; 1 for the other solvers.
+    tau0_ : float
+        Root-mean-square norm of the scaled training rows.
+    device_ : str
+        Where the computation ran.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    DEQKernelRidge : The regressor.
+    KernelMatcher : Explicit features with this kernel.
+    sk_deq.kernels.deq_kernel : The kernel as a function.
+
+    Notes
+    -----
+    Input is dense. Rows that occur more than once are merged into one row, which does not change
+    the fit: it gets the sum of the weights and the weighted mean of the targets. Hence
+    leave-one-out leaves out all copies of a row, and an integer weight is the same as repeating the
+    row. Leave-one-out is exact for the model including its constant, given the scale of the inputs.
+
+    "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
+    of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
+    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha and to
+    calibrate probabilities (also by "cg"); then all rows are fitted.
+
+    Probabilities are calibrated: the one number of the softmax minimises the cross-entropy of the
+    decision values out of sample, with Platt's smoothing of the targets.
+
+    The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
+    and rough, of rows of any norms and on the sphere. The best gets feature weights by gradient
+    descent on its leave-one-out errors. Errors are the squared error and the
+    log-loss, with equal weight.
+
+    References
+    ----------
+    Ling et al., ICML 2024, arXiv 2402.02697; Feng and Kolter, arXiv 2310.14062 (the kernels).
+    Rifkin and Lippert, "Notes on regularized least squares", 2007 (leave-one-out in closed form).
+    Rudi, Carratino and Rosasco, NeurIPS 2017, arXiv 1705.10958 ("nystroem", "cg").
+    Platt, "Probabilistic outputs for support vector machines", 1999 (calibration).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sk_deq import DEQKernelRidgeClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), DEQKernelRidgeClassifier(alpha=[0.01, 0.1, 1.0]))
+    >>> model.fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.95
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseKernelRidge._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        alpha="auto",
+        *,
+        kernel="auto",
+        activation="auto",
+        recurrent_var="auto",
+        input_var=None,
+        bias_var="auto",
+        center="auto",
+        input_scaling="auto",
+        hyperparameters="loo",
+        feature_weights="auto",
+        class_weight=None,
+        method="exact",
+        solver="auto",
+        n_components=None,
+        tol=1e-6,
+        max_iter=300,
+        device="auto",
+        dtype="float64",
+        predict_batch_size=None,
+        random_state=None,
+    ):
+        super().__init__(
+            alpha,
+            kernel=kernel,
+            activation=activation,
+            recurrent_var=recurrent_var,
+            input_var=input_var,
+            bias_var=bias_var,
+            center=center,
+            input_scaling=input_scaling,
+            hyperparameters=hyperparameters,
+            feature_weights=feature_weights,
+            method=method,
+            solver=solver,
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            device=device,
+            dtype=dtype,
+            predict_batch_size=predict_batch_size,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows; dense.
+        y : array-like of shape (n_samples,)
+            Labels: numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; an integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self : DEQKernelRidgeClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or there is no stable fixed point.
+        MemoryError
+            If the solver's matrices would not fit into memory.
+        """
+        X, y = validate_data(self, X, y, dtype=float_dtypes(X))
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
+        task = begin_fit(self, X, y, sample_weight)
+        like, weight = prototype(X), self._weights(sample_weight, X)
+        classes, targets, weight = self._targets(y, weight)
+        config = self._config(like, classify=True)
+        fitted = fit_ridge(rows_of(X), targets, weight, config)
+        self._keep(fitted, like, config.device, flat=targets.shape[1] == 1)
+        self.classes_ = classes
+        forget(self, "temperature_")
+        if classes.shape[0] > 1:
+            self.temperature_ = fit_temperature(*fitted.out_of_sample)
+        task.end()
+        return self
+
+    def _targets(self, y, weight):
+        """Classes; +1 and -1, one column for two classes; weights times those of the classes."""
+        positive = weight > 0
+        y = take(y, positive)
+        classes = unique_labels(y)
+        labels = encode_labels(y, classes).to(weight.device)
+        n_classes = classes.shape[0]
+        indicators = weight.new_zeros(len(weight), n_classes)
+        indicators[positive] = torch.nn.functional.one_hot(labels, n_classes).to(weight)
+        factors = class_weights(self.class_weight, classes, labels, weight[positive])
+        targets = 2 * (indicators[:, -1:] if n_classes <= 2 else indicators) - 1
+        return classes, targets, weight * (indicators @ factors)
+
+    def decision_function(self, X):
+        """Predict the targets +1 and -1 of each class against the rest.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One column for two classes: positive for ``classes_[1]``.
+        """
+        decision, origin = self._decision(X, "decision_function")
+        return to_namespace_of(origin, decision)
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        decision, origin = self._decision(X, "predict")
+        if self.classes_.shape[0] == 1:
+            index = torch.zeros(len(decision), dtype=torch.int64, device=decision.device)
+        else:
+            index = decision.argmax(1) if decision.ndim == 2 else (decision > 0).long()
+        return decode_labels(index, self.classes_, origin)
+
+    def predict_proba(self, X):
+        """Predict probabilities of the classes, calibrated on decision values out of sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+        """
+        decision, origin = self._decision(X, "predict_proba")
+        if self.classes_.shape[0] == 1:
+            return to_namespace_of(origin, decision.new_ones(len(decision), 1))
+        return to_namespace_of(origin, class_probabilities(decision, self.temperature_))

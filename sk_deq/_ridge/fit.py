@@ -1,0 +1,269 @@
+"""Fitting a kernel ridge: the order of the steps, each a function of what came before."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from .._array_api import take
+from .._memory import require_memory, total_memory
+from .._search.candidates import DEFAULT, HIGH_DIM, resolve
+from .._search.criterion import ALPHAS
+from .._search.search import Choice, search_kernel
+from .._solve.cg import solve_cg
+from .._solve.exact import Solution, solve_cholesky, solve_eigh
+from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from .kernel import FittedRows, row_kernel
+from .rows import TrainingRows
+
+_ONE_ALPHA = ("cholesky", "cg")
+_MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
+_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
+
+
+@dataclass(frozen=True)
+class RidgeConfig:
+    """What a fit is asked for.
+
+    Parameters
+    ----------
+    classify : bool
+        Whether targets are +1 and -1, and errors count by log-loss too.
+    given : dict
+        The DEQ parameters to keep.
+    alphas : list of float or None
+        Candidates for alpha; None means those of the search, relative to the kernel.
+    listed : bool
+        Whether they were given as an array, be it of one.
+    search, weigh_features : bool
+        Whether the other DEQ parameters are searched, and the features weighted.
+    method, solver, n_components, tol, max_iter
+        As for the estimators.
+    device : str
+    dtype : torch.dtype
+    seed : int
+    """
+
+    classify: bool
+    given: dict
+    alphas: list | None
+    listed: bool
+    search: bool
+    weigh_features: bool
+    method: str
+    solver: str
+    n_components: int | None
+    tol: float
+    max_iter: int
+    device: str
+    dtype: torch.dtype
+    seed: int
+
+
+@dataclass(frozen=True)
+class FittedRidge:
+    """A fitted kernel ridge: f(x) = k(x, rows) @ solution.dual_coef + solution.intercept.
+
+    Parameters
+    ----------
+    rows : FittedRows
+    solution : Solution
+        Coefficients in the units of the targets.
+    solver : str
+    alphas : list of float or None
+        The candidates, if they were compared.
+    parameters : dict
+        The DEQ parameters, chosen or given.
+    feature_weights : tensor of shape (n_features,)
+    search_results : dict or None
+    out_of_sample : tuple of tensors or None
+        For a classifier: predictions, targets and weights of rows that were left out of the fit.
+    """
+
+    rows: FittedRows
+    solution: Solution
+    solver: str
+    alphas: list | None
+    parameters: dict
+    feature_weights: torch.Tensor
+    search_results: dict | None
+    out_of_sample: tuple | None
+
+
+def fit_ridge(X, y, w, config):
+    """Fit rows X (n, n_features) to targets y (n, n_outputs) with weights w (n,) >= 0.
+
+    Returns
+    -------
+    FittedRidge
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or there is no stable fixed point.
+    MemoryError
+        If the solver's matrices would not fit into memory.
+    """
+    scale = torch.ones_like(y[0]) if config.classify else _deviations(y, w)
+    rows = TrainingRows(X, y / scale, w, config.seed)
+    solver = choose_solver(config, lambda: rows.n_distinct).solver
+    choice, searched = _choose_kernel(rows, config, solver)
+    if solver != "nystroem":  # which leaves X where it is
+        rows = rows.distinct()
+    kernel = row_kernel(
+        rows.X, rows.w, choice.parameters, choice.feature_weights,
+        config.method, config.device, config.dtype,
+    )  # fmt: skip
+    alphas = config.alphas
+    if alphas is None:
+        relative = [choice.relative_alpha] if solver in _ONE_ALPHA else ALPHAS
+        level = kernel.mean_diagonal(rows.X, rows.w)
+        alphas = [float(alpha * level) for alpha in relative]
+    compare = len(alphas) > 1 or config.listed
+    if rows.n_distinct == 1:  # no other rows to be predicted from: the constant is all there is
+        alphas, compare = alphas[-1:], False
+    validate = compare or (config.classify and rows.n_distinct > 1)
+    solve = _solve_exactly if solver in _MATRICES else _solve_by_landmarks
+    solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
+    weights = choice.feature_weights
+    return FittedRidge(
+        rows=fitted_rows,
+        solution=solution.times(scale),
+        solver=solver,
+        alphas=alphas if compare else None,
+        parameters=choice.parameters,
+        feature_weights=w.new_ones(X.shape[1]) if weights is None else weights,
+        search_results=choice.results if searched else None,
+        out_of_sample=_out_of_sample(solution, rows, fitted_rows) if config.classify else None,
+    )
+
+
+class SolverChoice(NamedTuple):
+    """A solver, and why it was taken."""
+
+    solver: str
+    reason: str
+
+
+def choose_solver(config, n_distinct):
+    """The SolverChoice for a RidgeConfig; `n_distinct` is called for the number of distinct rows.
+
+    Raises
+    ------
+    ValueError
+        If the solver that was asked for cannot do what else was.
+    """
+    solver, alphas = config.solver, config.alphas
+    n_alphas = len(ALPHAS if alphas is None else alphas)
+    if solver in _ONE_ALPHA and alphas is not None and n_alphas > 1:
+        raise ValueError(
+            f"solver={solver!r} takes a single alpha; use solver='eigh', 'nystroem' or "
+            "'auto' for an array."
+        )
+    if solver == "cg" and alphas is not None and alphas[0] == 0:
+        raise ValueError("solver='cg' needs alpha > 0; use solver='cholesky'.")
+    if solver in ("cg", "nystroem") and config.method == "high_dim":
+        raise ValueError(
+            f"solver={solver!r} needs method='exact': the four-number kernel has a "
+            "diagonal of its own. Use solver='eigh' or 'cholesky', or KernelMatcher with a "
+            "linear model."
+        )
+    if solver != "auto":
+        return SolverChoice(solver, "given")
+    exact = ["eigh", "cholesky"] if alphas is None else ["eigh" if n_alphas > 1 else "cholesky"]
+    if config.method == "high_dim":
+        return SolverChoice(exact[0], "method='high_dim'")
+    n = n_distinct()
+    for solver in exact:
+        needed = _MATRICES[solver] * n**2 * config.dtype.itemsize
+        quick = n <= _MOST_ROWS[solver] or not config.device.startswith("cpu")
+        if quick and needed <= total_memory(config.device) / 2:
+            return SolverChoice(solver, f"exact, and {n} distinct rows are few enough")
+    return SolverChoice("nystroem", f"{n} distinct rows are too many for {exact[-1]!r}")
+
+
+def _choose_kernel(rows, config, solver):
+    """The Choice of DEQ parameters and feature weights, and whether they were searched."""
+    default = HIGH_DIM if config.method == "high_dim" else DEFAULT
+    free = not default.keys() <= {"input_var", *config.given}
+    search = config.search and free and config.method == "exact"
+    (parameters,) = resolve(config.given, [default])
+    if not search and not (config.alphas is None and solver in _ONE_ALPHA):
+        return Choice(parameters), False
+    choice = search_kernel(
+        rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
+        classify=config.classify, alphas=config.alphas,
+        feature_weights=search and config.weigh_features,
+    )  # fmt: skip
+    return choice, search
+
+
+def _solve_exactly(rows, kernel, alphas, validate, solver, config):
+    """The Solution on the n x n matrix, and the rows that its coefficients are for."""
+    n = len(rows.X)
+    _require_memory(
+        _MATRICES[solver] * n**2, n, solver, config,
+        "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'.",
+    )  # fmt: skip
+    fitted = FittedRows(kernel, rows.X)
+    K = kernel.matrix(fitted.scaled)
+    y, w = rows.y.to(K), rows.w.to(K)
+    if solver == "eigh":
+        return solve_eigh(K, y, w, alphas), fitted
+    return solve_cholesky(K, y, w, alphas[0], leave_one_out=validate), fitted
+
+
+def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
+    """The Solution by Nystroem or conjugate gradients, and the rows of its coefficients."""
+    X, y, w = rows.X, rows.y, rows.w
+    landmarks, held_out = landmarks_and_held_out(
+        rows.keys, w > 0, config.n_components or _N_COMPONENTS[solver], validate
+    )
+    m = len(landmarks)
+    features = m * (len(X) if solver == "cg" else 3 * tile_rows(m))
+    remedy = f"Use n_components < {m} or dtype='float32'."
+    _require_memory(8 * m**2 + features, len(X), solver, config, remedy)
+    landmarks = FittedRows(kernel, take(X, landmarks))
+    features = Features(kernel.matrix, landmarks.scaled)
+    if solver == "nystroem":
+
+        def tile(part):
+            return kernel.rows(X[part] if isinstance(part, slice) else take(X, part))
+
+        return solve_nystroem(features, tile, y, w, alphas, held_out), landmarks
+    fitted = FittedRows(kernel, X)
+    held_out = None if held_out is None else held_out.to(fitted.scaled.device)
+    solution = solve_cg(
+        kernel.matrix, features, fitted.scaled, y.to(fitted.scaled), w.to(fitted.scaled),
+        alphas[0], config.tol, config.max_iter, held_out,
+    )  # fmt: skip
+    return solution, fitted
+
+
+def _require_memory(n_numbers, n_rows, solver, config, remedy):
+    needed = n_numbers * config.dtype.itemsize
+    require_memory(needed, f"solver={solver!r} with {n_rows} rows", remedy, config.device)
+
+
+def _out_of_sample(solution, rows, fitted):
+    """Predictions, targets and weights of rows that were left out.
+
+    The model's own prediction stands in where a row cannot be left out, being the only one.
+    """
+    X, y, w, predictions = rows.X, rows.y, rows.w, solution.predictions
+    if solution.rows is not None:
+        index = solution.rows.to(y.device)
+        X, y, w = take(X, index), y[index], w[index]
+    if predictions is None or not torch.isfinite(predictions).all():
+        own = fitted.matrix(X) @ solution.dual_coef + solution.intercept
+        predictions = own if predictions is None else predictions.where(predictions.isfinite(), own)
+    return predictions.to(y), y, w
+
+
+def _deviations(y, w):
+    """Standard deviation of each target; 1 where it does not vary."""
+    share = w / w.sum()
+    deviations = (share @ (y - share @ y).square()).sqrt()
+    varies = y[w > 0].amin(0) < y[w > 0].amax(0)
+    return torch.where(varies, deviations, 1.0)

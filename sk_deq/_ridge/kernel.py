@@ -1,0 +1,132 @@
+"""The kernel of a ridge on rows as they come: scaled, weighted by feature, then a DEQ's kernel."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .._scaling import InputScaler, row_norms
+from .._theory.engine import kernel_diagonal, kernel_matrix
+from .._theory.four_numbers import (
+    KernelCoefficients,
+    deq_numbers,
+    high_dim_matrix,
+    require_high_dim,
+)
+from .._theory.pair import DEQPairKernel
+from .._theory.spec import deq_spec
+from .._torch import to_tensor
+
+_TILE = 2**13  # rows whose norms or diagonals are computed at once
+
+
+@dataclass(frozen=True)
+class RowKernel:
+    """k(x, x') of rows in the units of the training data; made by `row_kernel`.
+
+    Parameters
+    ----------
+    scaler : InputScaler
+        Of weighted rows.
+    feature_scale : tensor of shape (n_features,) or None
+        What features are multiplied by.
+    pair : DEQPairKernel
+        The kernel of scaled rows,
+    numbers : KernelCoefficients or None
+        or what stands for it, with method="high_dim".
+    tau0 : float
+        Root-mean-square norm of the scaled training rows.
+    device : str
+    dtype : torch.dtype
+    """
+
+    scaler: InputScaler
+    feature_scale: torch.Tensor | None
+    pair: DEQPairKernel
+    numbers: KernelCoefficients | None
+    tau0: float
+    device: str
+    dtype: torch.dtype
+
+    def rows(self, X):
+        """Rows of X scaled, on the device and in the precision of the computation."""
+        device = self.device
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            device = "cpu"  # fitted on another machine
+        rows = to_tensor(X, dtype=self.dtype, device=device)
+        return self.scaler.transform(_weighted(rows, self.feature_scale))
+
+    def matrix(self, rows, others=None):
+        """k of scaled rows (m, ..) with others (n, ..), or with one another: (m, n)."""
+        if self.numbers is not None:
+            return high_dim_matrix(self.numbers, self.tau0, rows, others)
+        return kernel_matrix(self.pair, rows, others)
+
+    def mean_diagonal(self, X, w):
+        """Weighted mean of k(x, x) over rows X."""
+        if self.numbers is not None:
+            return self.numbers.diagonal
+        diagonal = [kernel_diagonal(self.pair, self.rows(tile)).to(w) for tile in _tiles(X)]
+        return float(w @ torch.cat(diagonal) / w.sum())
+
+
+def row_kernel(X, w, parameters, feature_weights, method, device, dtype):
+    """The RowKernel with these DEQ parameters for training rows X (n, n_features), weights w (n,).
+
+    Raises
+    ------
+    ValueError
+        If a row has no stable fixed point, or `method` does not describe the DEQ.
+    """
+    p = parameters
+    scale = None if feature_weights is None else feature_weights.sqrt().cpu()
+    norms = [row_norms(_weighted(to_tensor(x, dtype=torch.float64), scale)) for x in _tiles(X)]
+    scaler = InputScaler(p["input_scaling"], input_var=p["input_var"], bias_var=p["bias_var"])
+    scaler.fit(torch.cat(norms)[:, None], w)
+    tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
+    variances = p["recurrent_var"], p["input_var"], scaler.bias_var_
+    numbers = None
+    if method == "high_dim":
+        require_high_dim(
+            p["center"], scaler.bias_var_, p["kernel"], "method='high_dim'", "method='exact'"
+        )
+    spec = deq_spec(p["activation"], *variances, p["center"], tau0)
+    if method == "high_dim":
+        numbers = deq_numbers(spec, p["kernel"])
+    return RowKernel(scaler, scale, DEQPairKernel(spec, p["kernel"]), numbers, tau0, device, dtype)
+
+
+class FittedRows:
+    """The rows that predictions compare with: scaled once, and again only where a pickle is loaded.
+
+    Parameters
+    ----------
+    kernel : RowKernel
+    X : ndarray or tensor of shape (n_fit, n_features)
+    """
+
+    def __init__(self, kernel, X):
+        self.kernel, self.X, self._scaled = kernel, X, None
+
+    @property
+    def scaled(self):
+        """The rows as `kernel` takes them."""
+        if self._scaled is None:
+            self._scaled = self.kernel.rows(self.X)
+        return self._scaled
+
+    def matrix(self, X):
+        """k of the rows of X (m, n_features) with these: (m, n_fit)."""
+        return self.kernel.matrix(self.kernel.rows(X), self.scaled)
+
+    def __getstate__(self):
+        """Leave the scaled rows out."""
+        return {**self.__dict__, "_scaled": None}
+
+
+def _weighted(rows, scale):
+    return rows if scale is None else rows * scale.to(rows)
+
+
+def _tiles(X):
+    """Blocks of rows: X may be mapped from a file."""
+    return (X[start : start + _TILE] for start in range(0, len(X), _TILE))

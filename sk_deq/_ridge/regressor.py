@@ -1,0 +1,206 @@
+"""DEQKernelRidge."""
+
+import torch
+from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.utils.validation import validate_data
+
+from .._array_api import float_dtypes, prototype, rows_of, to_namespace_of
+from .._callbacks import begin_fit
+from .._torch import to_tensor
+from .base import BaseKernelRidge
+from .fit import fit_ridge
+
+
+class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
+    r"""Ridge regression with the kernel of an infinitely wide deep equilibrium model.
+
+    Minimises sum_i w_i (y_i - f(x_i))^2 + alpha c^T K c over f(x) = sum_j c_j k(x, x_j) + b: what a
+    very wide DEQ with a ridge-trained readout (``kernel="ck"``), or one that is trained a little
+    (``kernel="ntk"``), computes.
+
+    Parameters
+    ----------
+    alpha : float, array-like of shape (n_alphas,) or "auto", default="auto"
+        Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
+        is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
+        ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
+        the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
+        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
+        or NTK of all weights.
+    activation : str or callable, default="auto"
+        The DEQ's activation: a registry name or an elementwise torch callable.
+    recurrent_var : float or "auto", default="auto"
+        sigma_a^2, variance of the DEQ's recurrent weights.
+    input_var : float, default=None
+        sigma_b^2, variance of its input weights. None means 1 - recurrent_var,
+        or 1 where recurrent_var is "auto".
+    bias_var : float or "auto", default="auto"
+        Variance of its input bias.
+    center : bool or "auto", default="auto"
+        Whether its activation is centred, as in the paper.
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
+        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
+        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    hyperparameters : {"loo", None}, default="loo"
+        How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
+        among a few kernels, see Notes; those that are given stay. None: not searched, but
+        recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
+        "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
+    feature_weights : {"auto", None}, default="auto"
+        Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
+        the leave-one-out errors by more than 10 %.
+    method : {"exact", "high_dim"}, default="exact"
+        The exact kernel, or its high-dimensional approximation by four numbers.
+    solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
+        "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
+        one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
+        the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
+        in one pass over the rows and memory that does not grow with them. "auto": an exact solver
+        if it takes no more than half of the memory and, on a CPU, there are at most 16,000 distinct
+        rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``, "eigh", then
+        "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
+    n_components : int, default=None
+        Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
+        "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    tol : float, default=1e-6
+        "cg" stops when the residual is this small, relative to the targets.
+    max_iter : int, default=300
+        "cg" stops with a ConvergenceWarning after so many iterations.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU.
+    dtype : {"float32", "float64"}, default="float64"
+        Precision of the computation and of the predictions.
+    predict_batch_size : int, default=None
+        Rows that are predicted at once; None keeps a block of the kernel below 128 MiB.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
+        and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
+
+    Attributes
+    ----------
+    X_fit_ : ndarray of shape (n_fit, n_features)
+        The training rows, without rows of weight zero and without repetitions; of them the
+        landmarks for "nystroem".
+    dual_coef_ : ndarray of shape (n_fit,) or (n_fit, n_outputs)
+        Coefficients c of the prediction ``K(X, X_fit_) @ c + intercept_``.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        The constant, which is not penalised.
+    alpha_ : float
+        The penalty used.
+    alphas_ : ndarray of shape (n_alphas,)
+        The candidates for alpha, where there are several.
+    validation_errors_ : ndarray of shape (n_alphas,)
+        Mean squared error of each candidate out of sample, summed over the outputs and in units of
+        their variance; only if there are several.
+    kernel_, activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights v of the features; all 1 where they were not weighted.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        Parameters, alpha, leave-one-out errors and rank of the kernels compared; only after a
+        search.
+    solver_ : str
+        The solver used.
+    n_iter_ : int
+        Iterations of "cg"; 1 for the other solvers.
+    tau0_ : float
+        Root-mean-square norm of the scaled training rows.
+    device_ : str
+        Where the computation ran.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, where X has names that are all strings.
+
+    See Also
+    --------
+    DEQKernelRidgeClassifier : The same for labels.
+    KernelMatcher : Explicit features with this kernel.
+    sk_deq.kernels.deq_kernel : The kernel as a function.
+
+    Notes
+    -----
+    Input is dense. Rows that occur more than once are merged into one row, which does not change
+    the fit: it gets the sum of the weights and the weighted mean of the targets. Hence
+    leave-one-out leaves out all copies of a row, and an integer weight is the same as repeating the
+    row. Leave-one-out is exact for the model including its constant, given the scale of the inputs.
+
+    "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
+    of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
+    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha; then
+    all rows are fitted.
+
+    The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
+    and rough, of rows of any norms and on the sphere. The best gets feature weights by gradient
+    descent on its leave-one-out errors.
+
+    References
+    ----------
+    Ling et al., ICML 2024, arXiv 2402.02697; Feng and Kolter, arXiv 2310.14062 (the kernels).
+    Rifkin and Lippert, "Notes on regularized least squares", 2007 (leave-one-out in closed form).
+    Rudi, Carratino and Rosasco, NeurIPS 2017, arXiv 1705.10958 ("nystroem", "cg").
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sk_deq import DEQKernelRidge
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = DEQKernelRidge(alpha=np.logspace(-3, 3, 7), bias_var=0.1).fit(X[:300], y[:300])
+    >>> model.score(X[300:], y[300:]) > 0.45
+    True
+    """
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows; dense.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; an integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self : DEQKernelRidge
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or there is no stable fixed point.
+        MemoryError
+            If the solver's matrices would not fit into memory.
+        """
+        X, y = validate_data(self, X, y, dtype=float_dtypes(X), multi_output=True, y_numeric=True)
+        task = begin_fit(self, X, y, sample_weight)
+        like, weight = prototype(X), self._weights(sample_weight, X)
+        targets = to_tensor(y, dtype=torch.float64, device=weight.device).reshape(y.shape[0], -1)
+        config = self._config(like, classify=False)
+        fitted = fit_ridge(rows_of(X), targets, weight, config)
+        self._keep(fitted, like, config.device, flat=y.ndim == 1)
+        task.end()
+        return self
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        decision, origin = self._decision(X, "predict")
+        return to_namespace_of(origin, decision)
