@@ -17,6 +17,7 @@ from ._array_api import (
     rows_of,
 )
 from ._callbacks import CallbackSupportMixin
+from ._torch import present_device
 from ._warn import warn
 
 
@@ -73,12 +74,13 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
         return state
 
     def __setstate__(self, state):
-        """Bring tensors back to their device, if this machine has it."""
+        """Bring tensors back to their device, or to the nearest that this machine has."""
         devices = state.pop("_devices", {})
         super().__setstate__(state)
-        if torch.cuda.is_available():
-            for name, device in devices.items():
-                setattr(self, name, _moved(getattr(self, name), device))
+        for name, device in devices.items():
+            setattr(self, name, _moved(getattr(self, name), present_device(device)))
+        if hasattr(self, "device_"):
+            self.device_ = present_device(self.device_)
 
 
 def forget(estimator, *names):

@@ -154,20 +154,11 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         dtype=None,
         random_state=None,
     ):
-        self.n_components = n_components
-        self.activation = activation
-        self.recurrent_var = recurrent_var
-        self.input_var = input_var
-        self.bias_var = bias_var
-        self.center = center
-        self.input_scaling = input_scaling
-        self.kernel = kernel
-        self.matching = matching
-        self.n_layers = n_layers
-        self.weights = weights
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
+        self.n_components, self.activation = n_components, activation
+        self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
+        self.center, self.input_scaling, self.kernel = center, input_scaling, kernel
+        self.matching, self.n_layers, self.weights = matching, n_layers, weights
+        self.device, self.dtype, self.random_state = device, dtype, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):

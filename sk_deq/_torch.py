@@ -41,6 +41,17 @@ def resolve_device(device="auto"):
     return device
 
 
+def present_device(name):
+    """The device of that name, or the nearest that this machine has, for what was fitted elsewhere.
+
+    Another GPU where there is one, else the CPU.
+    """
+    kind, _, index = str(name).partition(":")
+    if kind == "cuda" and torch.cuda.is_available():
+        return name if int(index or 0) < torch.cuda.device_count() else "cuda"
+    return name if kind == "mps" and torch.backends.mps.is_available() else "cpu"
+
+
 def resolve_dtype(dtype):
     """Return the torch dtype for "float32", "float64" or the numpy or torch dtype of that name.
 

@@ -113,7 +113,7 @@ def test_regression_readout_is_ridge():
     X, y = DIABETES
     model = DEQRegressor(width=40, train="readout", weight_decay=1e-3, random_state=0).fit(X, y)
     with torch.no_grad():
-        rows = torch.tensor(model._scaler.transform(X), dtype=model._dtype)
+        rows = torch.tensor(model._scaler.transform(X), dtype=model.module_.readout.weight.dtype)
         Z = model.module_.features(rows).double().numpy()
     target = scale(y)
     Zc = Z - Z.mean(0)
@@ -398,7 +398,7 @@ def test_pickles_keep_predictions_and_do_not_grow_with_the_rows(Estimator):
     few = Estimator(**SMALL).fit(X[::3], y[::3])
     many = Estimator(**SMALL).fit(X, y)
     assert_array_equal(pickle.loads(pickle.dumps(many)).predict(X), many.predict(X))
-    if few._dtype == many._dtype:
+    if few.module_.readout.weight.dtype == many.module_.readout.weight.dtype:
         assert abs(len(pickle.dumps(many)) - len(pickle.dumps(few))) < 200
     again = pickle.loads(pickle.dumps(many)).partial_fit(X, y)
     assert again.n_iter_ == many.n_iter_ + 1
@@ -406,11 +406,16 @@ def test_pickles_keep_predictions_and_do_not_grow_with_the_rows(Estimator):
 
 def test_precision_follows_the_rows_that_fit_one_batch():
     X, y = IRIS
-    assert DEQClassifier(**SMALL).fit(X, y)._dtype == torch.float64
-    assert DEQClassifier(**SMALL).fit(X.astype(np.float32), y)._dtype == torch.float32
-    assert DEQClassifier(**SMALL, batch_size=50).fit(X, y)._dtype == torch.float32
+
+    def precision(X, **params):
+        return DEQClassifier(**SMALL, **params).fit(X, y).module_.readout.weight.dtype
+
+    assert precision(X) == torch.float64
+    assert precision(X.astype(np.float32)) == torch.float32
+    assert precision(X, batch_size=50) == torch.float32
+    assert precision(X, dtype="float64", batch_size=50) == torch.float64
     exact = DEQClassifier(**SMALL, dtype="float64", batch_size=50).fit(X, y)
-    assert exact._dtype == torch.float64 and exact.predict_proba(X).dtype == np.float64
+    assert exact.predict_proba(X).dtype == np.float64
 
 
 def test_multi_output_regression():

@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier, _kernel_ridge
+from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
+from sk_deq._ridge import base, fit
 from sk_deq._row_keys import row_keys
 from sk_deq._solve.nystroem import landmarks_and_held_out
 from sk_deq._torch import make_generator
@@ -155,7 +156,7 @@ def test_held_out_rows_are_a_tenth_of_the_distinct_rows():
 
 def test_a_memory_mapped_array_is_not_copied(tmp_path, monkeypatch):
     monkeypatch.setattr("sk_deq._solve.nystroem._TILE", 2**18)
-    monkeypatch.setattr(_kernel_ridge, "_BATCH", 2**18)
+    monkeypatch.setattr(base, "_BATCH", 2**18)
     rng = np.random.default_rng(0)
     np.save(tmp_path / "X.npy", rng.normal(size=(100_000, 30)))
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -182,14 +183,14 @@ def test_float32_is_close_to_float64(solver):
 
 def test_auto_takes_nystroem_where_exact_solvers_are_too_slow_or_too_large(monkeypatch):
     X, y, _ = _data(60)
-    monkeypatch.setattr(_kernel_ridge, "_MOST_ROWS", {"eigh": 50, "cholesky": 70})
+    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70})
     assert ridge(0.1).fit(X, y).solver_ == "cholesky"
     assert ridge([0.1, 1.0]).fit(X, y).solver_ == "nystroem"
     model = ridge([0.1, 1.0], method="high_dim")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an indefinite matrix
         assert model.fit(X, y).solver_ == "eigh"
-    monkeypatch.setattr(_kernel_ridge, "total_memory", lambda device: 100_000)
+    monkeypatch.setattr(fit, "total_memory", lambda device: 100_000)
     assert ridge(0.1).fit(X, y).solver_ == "nystroem"
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial as bind
 from numbers import Integral, Real
@@ -62,10 +63,7 @@ class BaseNetwork(DEQEstimator):
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, classes=None,
              X_unlabeled=None):  # fmt: skip
-        """Fit, or go on fitting; all attributes are set at the end.
-
-        Only the weights of a network that ``partial_fit`` goes on with change on the way.
-        """
+        """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""
         again = hasattr(self, "module_") and (partial or self.warm_start)
         if self.train == "readout":
             self._refuse_for_readout(X_val, partial)
@@ -84,8 +82,7 @@ class BaseNetwork(DEQEstimator):
         generator = make_generator(random_state)
         if again:  # not in the order of an earlier call
             generator.manual_seed(generator.initial_seed() + self._n_epochs)
-            module = self.module_ if partial else deepcopy(self.module_)
-            scaler, fitted = self._scaler, {"_n_epochs": self._n_epochs}
+            module, scaler, fitted = self.module_, self._scaler, {"_n_epochs": self._n_epochs}
         else:
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
@@ -100,15 +97,17 @@ class BaseNetwork(DEQEstimator):
         fitted |= {"module_": module, "_scaler": scaler, "_task": task, "_like": like}
         known = fitted | task.fitted  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
-        if self.train == "readout":
-            fitted, diverged = self._fit_readout(lesson, X, target, weight, begin), None
-        else:
-            data = lesson.tensors(X, target, weight)
-            fitted, diverged = self._train(
-                lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
-                partial=partial, before=self.history_ if again and partial else [],
-                net=self._net if again and partial else None,
-            )  # fmt: skip
+        data, diverged = lesson.tensors(X, target, weight), None
+        with unchanged_on_error(module):
+            if self.train == "readout":
+                fitted = self._fit_readout(lesson, *data, begin)
+            else:
+                goes_on = again and partial
+                fitted, diverged = self._train(
+                    lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
+                    partial=partial, before=self.history_ if goes_on else [],
+                    net=self._net if goes_on else None,
+                )  # fmt: skip
         forget(self, "agreement_")
         for name, value in (known | fitted).items():
             setattr(self, name, value)
@@ -250,10 +249,9 @@ class BaseNetwork(DEQEstimator):
         auto, given = self._auto_rates[takes_over], (self.lr, self.weight_decay)
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
 
-    def _fit_readout(self, lesson, X, target, weight, begin):
+    def _fit_readout(self, lesson, rows, target, weight, begin):
         """Leave the random features as they are and solve for the readout."""
         told, start, statistics = begin(), time.perf_counter(), SolverStatistics()
-        rows, target, weight = lesson.tensors(X, target, weight)
         features, readout = lesson.module.features, lesson.module.readout
         with reported_to(features, statistics):
             Z = forward_in_passes(features, rows)
@@ -295,6 +293,17 @@ class BaseNetwork(DEQEstimator):
     def __getstate__(self):
         """Leave the optimiser out."""
         return {**super().__getstate__(), "_net": None}
+
+
+@contextmanager
+def unchanged_on_error(module):
+    """Give a module its weights back where what is done with it raises."""
+    before = deepcopy(module.state_dict())
+    try:
+        yield
+    except BaseException:
+        module.load_state_dict(before)
+        raise
 
 
 class Lesson:

@@ -165,31 +165,15 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         dtype="auto",
         random_state=None,
     ):
-        self.width = width
-        self.activation = activation
-        self.recurrent_var = recurrent_var
-        self.input_var = input_var
-        self.bias_var = bias_var
-        self.center = center
-        self.input_scaling = input_scaling
-        self.kernel = kernel
-        self.matching = matching
-        self.n_layers = n_layers
-        self.train = train
-        self.teacher = teacher
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
+        self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
+        self.input_var, self.bias_var, self.center = input_var, bias_var, center
+        self.input_scaling, self.kernel, self.matching = input_scaling, kernel, matching
+        self.n_layers, self.train, self.teacher = n_layers, train, teacher
+        self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
+        self.weight_decay, self.early_stopping = weight_decay, early_stopping
+        self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
+        self.warm_start, self.callbacks, self.verbose = warm_start, callbacks, verbose
+        self.device, self.dtype, self.random_state = device, dtype, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, X_unlabeled=None):

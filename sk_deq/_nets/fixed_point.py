@@ -43,7 +43,7 @@ class FixedPoint:
     converged: torch.Tensor
 
 
-def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
+def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100, watch=None):
     """Solve z = f(z, *x) row by row.
 
     Parameters
@@ -61,6 +61,8 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
         A row is done when |f(z) - z| <= tol |f(z)|.
     max_iter : int, default=100
         Largest number of evaluations of f per row.
+    watch : callable, default=None
+        Called with the residuals of the rows in the batch at every evaluation.
 
     Returns
     -------
@@ -68,15 +70,14 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100):
     """
     if method != "auto":
         mix = _Anderson() if method == "anderson" else None
-        return _iterate(f, x, z0, mix, tol, max_iter)
-    first = _iterate(f, x, z0, None, tol, max_iter, give_up=True)
+        return _iterate(f, x, z0, mix, tol, max_iter, watch)
+    first = _iterate(f, x, z0, None, tol, max_iter, watch, give_up=True)
     unsettled = ~first.converged & torch.isfinite(first.residual) & (first.n_iter < max_iter)
     slow = torch.nonzero(unsettled).ravel()
     if len(slow) == 0:
         return first
-    rest = _iterate(
-        f, _take(x, slow), first.value[slow], _Anderson(), tol, max_iter - first.n_iter[slow]
-    )
+    left = max_iter - first.n_iter[slow]
+    rest = _iterate(f, _take(x, slow), first.value[slow], _Anderson(), tol, left, watch)
     return FixedPoint(
         first.value.index_copy(0, slow, rest.value),
         first.n_iter.index_add(0, slow, rest.n_iter),
@@ -89,7 +90,7 @@ def _take(tensors, rows):
     return tuple(t[rows] for t in tensors)
 
 
-def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
+def _iterate(f, x, z, mix, tol, max_iter, watch=None, give_up=False):
     """Iterate until each row has converged, or is not finite, or (`give_up`) proves slow.
 
     `max_iter` is a number, or a tensor (n,) of one per row.
@@ -112,6 +113,8 @@ def _iterate(f, x, z, mix, tol, max_iter, give_up=False):
             # the smallest positive number lets a row at rest at the origin have residual 0
             size = torch.linalg.vector_norm(image, dim=1).clamp_min(torch.finfo(z.dtype).tiny)
             last, ratio = ratio, torch.linalg.vector_norm(change, dim=1) / size
+            if watch is not None:
+                watch(ratio)
             stop = (ratio <= tol) | ~torch.isfinite(ratio) | (n_iter + 1 >= limit)
             if give_up and k >= _PATIENCE:
                 stop |= torch.log(tol / ratio) < _SLOW * torch.log((ratio / last).clamp_max(1))
@@ -177,6 +180,13 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
         )
 
 
+def equilibrium(u, W, activation, mean, **options):
+    """The FixedPoint a = (phi(a) - mean) W^T + u, for u (n, width); keywords of `solve`."""
+    # -mean W^T is the same for all iterations and rows, so it joins u, once
+    shifted = u - mean * W.sum(1) if mean else u
+    return solve(lambda a, u: torch.addmm(u, activation(a), W.T), (shifted,), u, **options)
+
+
 class ImplicitEquilibrium(torch.autograd.Function):
     r"""The pre-activation a = (phi(a) - mean) W^T + u of a DEQ, differentiable in u and W.
 
@@ -190,9 +200,7 @@ class ImplicitEquilibrium(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, u, W, activation, mean, options, report):
-        # -mean W^T is the same for all iterations and rows, so it joins u, once
-        shifted = u - mean * W.sum(1) if mean else u
-        solved = solve(lambda a, u: torch.addmm(u, activation(a), W.T), (shifted,), u, **options)
+        solved = equilibrium(u, W, activation, mean, **options)
         report(solved, "forward")
         ctx.save_for_backward(solved.value, W)
         ctx.rest = activation, mean, options, report

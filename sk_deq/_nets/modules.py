@@ -4,20 +4,48 @@ They give features; put a readout, any module, behind them. Neither knows of est
 """
 
 import math
+from numbers import Integral, Real
 
 import torch
+from sklearn.utils._param_validation import (
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from torch import nn
 
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
-from .._theory.spec import deq_spec
-from .fixed_point import ImplicitEquilibrium, warn_unconverged
+from .._theory.spec import deq_spec, resolve_input_var
+from .fixed_point import SOLVERS, ImplicitEquilibrium, equilibrium, warn_unconverged
 
 __all__ = ["DEQ", "ExplicitNetwork"]
 
 # Bound on the spectral norm of the recurrent weight times the Lipschitz constant of the activation.
 # Power iteration sees the norm from below: what is missing to 1 is room for what it overlooks.
 MAX_GAIN = 0.95
+
+
+_CONSTRAINTS = {
+    "in_features": [Interval(Integral, 1, None, closed="left")],
+    "width": [Interval(Integral, 1, None, closed="left")],
+    "bias_var": [Interval(Real, 0, None, closed="left")],
+    "tau0": [Interval(Real, 0, None, closed="neither")],
+    "generator": [torch.Generator, None],
+    "dtype": [Options(torch.dtype, {torch.float32, torch.float64}), None],
+}
+_DEQ_CONSTRAINTS = {
+    **_CONSTRAINTS,
+    "activation": [str, callable],
+    "recurrent_var": [Interval(Real, 0, None, closed="left")],
+    "input_var": [Interval(Real, 0, None, closed="neither"), None],
+    "center": ["boolean"],
+    "solver": [StrOptions(set(SOLVERS))],
+    "tol": [Interval(Real, 0, None, closed="neither")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "contract": ["boolean"],
+}
 
 
 def _normal(shape, variance, generator):
@@ -124,11 +152,14 @@ class DEQ(nn.Module):
         dtype=None,
     ):
         super().__init__()
+        validate_parameter_constraints(
+            _DEQ_CONSTRAINTS, {k: v for k, v in locals().items() if k in _DEQ_CONSTRAINTS}, "DEQ"
+        )
         self.in_features, self.width = in_features, width
         self.activation = get_activation(activation)
         self.solver, self.tol, self.max_iter = solver, tol, max_iter
         self.report = None
-        input_var = 1 - recurrent_var if input_var is None else input_var
+        input_var = resolve_input_var(recurrent_var, input_var)
         spec = deq_spec(self.activation, recurrent_var, input_var, bias_var, center, tau0)
         self.mean = spec.mean
         self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
@@ -158,7 +189,7 @@ class DEQ(nn.Module):
         for k in range(max_iter):
             image = W.T @ (W @ self._direction)
             size = torch.linalg.vector_norm(image)
-            self._direction = image / size.clamp_min(1e-30)
+            self._direction = torch.where(size > 0, image / size.clamp_min(1e-30), self._direction)
             if growth > 1 and k and size <= growth * last:
                 break
             last = size
@@ -178,7 +209,8 @@ class DEQ(nn.Module):
         """
         if self.training and torch.is_grad_enabled():
             self._follow_direction(20, growth=1.02)
-        return self.recurrent_weight * (self.max_norm / self._norm()).clamp_max(1)
+        norm = self._norm().clamp_min(self.max_norm / 2)  # a weight of 0 has no derivative of it
+        return self.recurrent_weight * (self.max_norm / norm).clamp_max(1)
 
     def forward(self, x):
         """Compute the features.
@@ -193,9 +225,8 @@ class DEQ(nn.Module):
         Tensor of shape (n_samples, width)
             The features z.
         """
-        u = torch.addmm(self.bias, x, self.input_weight.T)  # once, not in every iteration
         a = ImplicitEquilibrium.apply(
-            u,
+            self._drive(x),
             self.effective_recurrent_weight(),
             self.activation,
             self.mean,
@@ -203,6 +234,37 @@ class DEQ(nn.Module):
             self.report or self._warn,
         )
         return (self.activation(a) - self.mean) / math.sqrt(self.width)
+
+    def _drive(self, x):
+        """What x adds to the pre-activations: once, not in every iteration."""
+        return torch.addmm(self.bias, x, self.input_weight.T)
+
+    @torch.no_grad()
+    def residual_curve(self, x, solver, n_iter):
+        """Largest relative residual over the rows of x, at each of `n_iter` iterations.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, in_features)
+            Rows.
+        solver : {"picard", "anderson"}
+            Fixed-point solver.
+        n_iter : int
+            Number of iterations.
+
+        Returns
+        -------
+        Tensor of shape (n_iter,)
+            On the CPU; 0 where all rows have come to rest exactly.
+        """
+        W, found = self.effective_recurrent_weight(), []
+        equilibrium(
+            self._drive(x), W, self.activation, self.mean, method=solver, tol=0.0,
+            max_iter=n_iter, watch=lambda residual: found.append(residual.max()),
+        )  # fmt: skip
+        curve = torch.zeros(n_iter)
+        curve[: len(found)] = torch.stack(found)
+        return curve
 
     def _warn(self, solved, stage):
         warn_unconverged(solved, stage=stage, tol=self.tol, max_iter=self.max_iter)
@@ -267,6 +329,10 @@ class ExplicitNetwork(nn.Module):
         dtype=None,
     ):
         super().__init__()
+        validate_parameter_constraints(
+            _CONSTRAINTS, {k: v for k, v in locals().items() if k in _CONSTRAINTS},
+            "ExplicitNetwork",
+        )  # fmt: skip
         self.in_features, self.width = in_features, width
         self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
         self.input_weight = _normal((width, in_features), 1.0, generator)

@@ -68,25 +68,13 @@ class BaseKernelRidge(DEQEstimator):
         predict_batch_size=None,
         random_state=None,
     ):
-        self.alpha = alpha
-        self.kernel = kernel
-        self.activation = activation
-        self.recurrent_var = recurrent_var
-        self.input_var = input_var
-        self.bias_var = bias_var
-        self.center = center
-        self.input_scaling = input_scaling
-        self.hyperparameters = hyperparameters
-        self.feature_weights = feature_weights
-        self.method = method
-        self.solver = solver
-        self.n_components = n_components
-        self.tol = tol
-        self.max_iter = max_iter
-        self.device = device
-        self.dtype = dtype
-        self.predict_batch_size = predict_batch_size
-        self.random_state = random_state
+        self.alpha, self.kernel, self.activation = alpha, kernel, activation
+        self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
+        self.center, self.input_scaling = center, input_scaling
+        self.hyperparameters, self.feature_weights = hyperparameters, feature_weights
+        self.method, self.solver, self.n_components, self.tol = method, solver, n_components, tol
+        self.max_iter, self.device, self.dtype = max_iter, device, dtype
+        self.predict_batch_size, self.random_state = predict_batch_size, random_state
 
     def _config(self, like, classify):
         """The RidgeConfig of the parameters, for rows of the kind of `like`."""

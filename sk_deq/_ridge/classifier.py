@@ -212,26 +212,12 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         random_state=None,
     ):
         super().__init__(
-            alpha,
-            kernel=kernel,
-            activation=activation,
-            recurrent_var=recurrent_var,
-            input_var=input_var,
-            bias_var=bias_var,
-            center=center,
-            input_scaling=input_scaling,
-            hyperparameters=hyperparameters,
-            feature_weights=feature_weights,
-            method=method,
-            solver=solver,
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            device=device,
-            dtype=dtype,
-            predict_batch_size=predict_batch_size,
-            random_state=random_state,
-        )
+            alpha, kernel=kernel, activation=activation, recurrent_var=recurrent_var,
+            input_var=input_var, bias_var=bias_var, center=center, input_scaling=input_scaling,
+            hyperparameters=hyperparameters, feature_weights=feature_weights, method=method,
+            solver=solver, n_components=n_components, tol=tol, max_iter=max_iter, device=device,
+            dtype=dtype, predict_batch_size=predict_batch_size, random_state=random_state,
+        )  # fmt: skip
         self.class_weight = class_weight
 
     @_fit_context(prefer_skip_nested_validation=True)

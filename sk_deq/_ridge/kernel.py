@@ -14,7 +14,7 @@ from .._theory.four_numbers import (
 )
 from .._theory.pair import DEQPairKernel
 from .._theory.spec import deq_spec
-from .._torch import to_tensor
+from .._torch import present_device, to_tensor
 
 _TILE = 2**13  # rows whose norms or diagonals are computed at once
 
@@ -49,10 +49,7 @@ class RowKernel:
 
     def rows(self, X):
         """Rows of X scaled, on the device and in the precision of the computation."""
-        device = self.device
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            device = "cpu"  # fitted on another machine
-        rows = to_tensor(X, dtype=self.dtype, device=device)
+        rows = to_tensor(X, dtype=self.dtype, device=present_device(self.device))
         return self.scaler.transform(_weighted(rows, self.feature_scale))
 
     def matrix(self, rows, others=None):

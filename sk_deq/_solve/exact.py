@@ -112,6 +112,12 @@ def solve_cholesky(K, y, w, alpha, leave_one_out=False):
 
 
 def best_candidate(errors):
-    """Index of the least error of an alpha; of the last where no error is finite."""
-    errors = torch.where(torch.isfinite(errors), errors, torch.inf)
-    return int(errors.argmin()) if torch.isfinite(errors).any() else len(errors) - 1
+    """Index of the least error of an alpha."""
+    if len(errors) == 1:
+        return 0
+    if not torch.isfinite(errors).any():
+        raise ValueError(
+            "No alpha can be chosen: rows cannot be predicted from the other rows, for there are "
+            "too few distinct ones (n_samples = 1?). Give a single alpha."
+        )
+    return int(torch.where(torch.isfinite(errors), errors, torch.inf).argmin())
