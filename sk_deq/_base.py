@@ -2,9 +2,11 @@
 
 from copy import deepcopy
 from multiprocessing import current_process
+from numbers import Real
 
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -19,6 +21,15 @@ from ._array_api import (
 from ._callbacks import CallbackSupportMixin
 from ._torch import present_device
 from ._warn import warn
+
+# of the parameters that describe a DEQ
+DEQ_CONSTRAINTS = {
+    "activation": [str, callable],
+    "recurrent_var": [Interval(Real, 0, None, closed="left")],
+    "input_var": [Interval(Real, 0, None, closed="neither"), None],
+    "bias_var": [Interval(Real, 0, None, closed="left")],
+    "center": ["boolean"],
+}
 
 
 class DEQEstimator(CallbackSupportMixin, BaseEstimator):

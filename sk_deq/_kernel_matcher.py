@@ -1,7 +1,7 @@
 """KernelMatcher: random features of the explicit network that matches a DEQ."""
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from ._array_api import float_dtypes, prototype, rows_of, to_namespace_of
-from ._base import DEQEstimator
+from ._base import DEQ_CONSTRAINTS, DEQEstimator
 from ._callbacks import begin_fit
 from ._memory import require_memory
 from ._scaling import InputScaler, row_norms
@@ -121,11 +121,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
 
     _parameter_constraints = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "activation": [str, callable],
-        "recurrent_var": [Interval(Real, 0, None, closed="left")],
-        "input_var": [Interval(Real, 0, None, closed="neither"), None],
-        "bias_var": [Interval(Real, 0, None, closed="left")],
-        "center": ["boolean"],
+        **DEQ_CONSTRAINTS,
         "input_scaling": [StrOptions({"rms", "sphere"}), None],
         "kernel": [StrOptions({"ck", "ntk", "ntk_full"})],
         "matching": [StrOptions({"auto", "exact", "high_dim"})],
@@ -137,23 +133,13 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
     }
 
     def __init__(
-        self,
-        n_components=1024,
-        *,
-        activation="relu",
-        recurrent_var=0.2,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
+        self, n_components=1024, *,
+        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
         input_scaling="rms",
         kernel="ck",
-        matching="auto",
-        n_layers="auto",
-        weights="orthogonal",
-        device="auto",
-        dtype=None,
-        random_state=None,
-    ):
+        matching="auto", n_layers="auto", weights="orthogonal",
+        device="auto", dtype=None, random_state=None,
+    ):  # fmt: skip
         self.n_components, self.activation = n_components, activation
         self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
         self.center, self.input_scaling, self.kernel = center, input_scaling, kernel

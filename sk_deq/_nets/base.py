@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from .._array_api import float_dtypes, prototype, take
-from .._base import DEQEstimator, forget
+from .._base import DEQ_CONSTRAINTS, DEQEstimator, forget
 from .._callbacks import begin_fit
 from .._scaling import INPUT_SCALINGS, InputScaler
 from .._theory.spec import resolve_input_var
@@ -39,11 +39,7 @@ class BaseNetwork(DEQEstimator):
 
     _parameter_constraints = {
         "width": [Interval(Integral, 1, None, closed="left")],
-        "activation": [str, callable],
-        "recurrent_var": [Interval(Real, 0, None, closed="left")],
-        "input_var": [Interval(Real, 0, None, closed="neither"), None],
-        "bias_var": [Interval(Real, 0, None, closed="left")],
-        "center": ["boolean"],
+        **DEQ_CONSTRAINTS,
         "input_scaling": [StrOptions({s for s in INPUT_SCALINGS if s}), None],
         "train": [StrOptions({"all", "readout"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -119,14 +115,9 @@ class BaseNetwork(DEQEstimator):
 
     def _validate(self, X, y, *, reset):
         return validate_data(
-            self,
-            X,
-            y,
-            dtype=float_dtypes(X),
-            reset=reset,
-            multi_output=True,
+            self, X, y, dtype=float_dtypes(X), reset=reset, multi_output=True,
             y_numeric=self._numeric,
-        )
+        )  # fmt: skip
 
     def _refuse_for_readout(self, X_val, partial):
         """Raise a ValueError for what the solution of a convex problem has no use for."""
@@ -218,18 +209,12 @@ class BaseNetwork(DEQEstimator):
         if net is None:
             lr, weight_decay = self._rates(lesson.takes_over)
             net = make_net(
-                lesson.module,
-                criterion=lesson.loss,
-                max_epochs=1 if partial else max_epochs,
-                batch_size=batch_size,
-                lr=lr,
-                weight_decay=weight_decay,
+                lesson.module, criterion=lesson.loss, max_epochs=1 if partial else max_epochs,
+                batch_size=batch_size, lr=lr, weight_decay=weight_decay,
                 accuracy=lesson.task.accuracy,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
-                callbacks=self.callbacks,
-                verbose=self.verbose,
-                one_cycle=not partial,
-            )
+                callbacks=self.callbacks, verbose=self.verbose, one_cycle=not partial,
+            )  # fmt: skip
         told = None if partial else begin(max_epochs=max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
         epochs, diverged = train(net, data, valid, generator, tell)

@@ -39,20 +39,12 @@ class DEQFeatures:
                 UserWarning,
             )
         deq = DEQ(
-            scaler.n_features_out_,
-            self.width,
-            activation=self.activation,
-            recurrent_var=self.recurrent_var,
-            input_var=input_var,
-            bias_var=scaler.bias_var_,
-            center=self.center,
-            tau0=scaler.tau0_ or 1.0,
-            solver=self.fixed_point_solver,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            contract=self.train == "all",
+            scaler.n_features_out_, self.width, activation=self.activation,
+            recurrent_var=self.recurrent_var, input_var=input_var, bias_var=scaler.bias_var_,
+            center=self.center, tau0=scaler.tau0_ or 1.0, solver=self.fixed_point_solver,
+            tol=self.tol, max_iter=self.max_iter, contract=self.train == "all",
             generator=generator,
-        )
+        )  # fmt: skip
         return deq, {}
 
 
@@ -180,34 +172,15 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     }
 
     def __init__(
-        self,
-        width=512,
-        *,
-        activation="relu",
-        recurrent_var=0.2,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
+        self, width=512, *,
+        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
         input_scaling="rms",
-        train="all",
-        fixed_point_solver="auto",
-        tol=1e-4,
-        max_iter=100,
-        max_epochs="auto",
-        batch_size="auto",
-        lr="auto",
-        weight_decay="auto",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        class_weight=None,
-        warm_start=False,
-        callbacks=None,
-        verbose=0,
-        device="auto",
-        dtype="auto",
-        random_state=None,
-    ):
+        train="all", fixed_point_solver="auto", tol=1e-4, max_iter=100,
+        max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
+        class_weight=None, warm_start=False, callbacks=None, verbose=0,
+        device="auto", dtype="auto", random_state=None,
+    ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.train = input_scaling, train
@@ -338,33 +311,15 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     }
 
     def __init__(
-        self,
-        width=512,
-        *,
-        activation="relu",
-        recurrent_var=0.2,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
+        self, width=512, *,
+        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
         input_scaling="rms",
-        train="all",
-        fixed_point_solver="auto",
-        tol=1e-4,
-        max_iter=100,
-        max_epochs="auto",
-        batch_size="auto",
-        lr="auto",
-        weight_decay="auto",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        callbacks=None,
-        verbose=0,
-        device="auto",
-        dtype="auto",
-        random_state=None,
-    ):
+        train="all", fixed_point_solver="auto", tol=1e-4, max_iter=100,
+        max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
+        warm_start=False, callbacks=None, verbose=0,
+        device="auto", dtype="auto", random_state=None,
+    ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.train = input_scaling, train

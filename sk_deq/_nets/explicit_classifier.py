@@ -143,35 +143,17 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     }
 
     def __init__(
-        self,
-        width=512,
-        *,
-        activation="relu",
-        recurrent_var=0.2,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
+        self, width=512, *,
+        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
         input_scaling="rms",
         kernel="ck",
-        matching="auto",
-        n_layers="auto",
-        train="all",
-        teacher=None,
-        max_epochs="auto",
-        batch_size="auto",
-        lr="auto",
-        weight_decay="auto",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        class_weight=None,
-        warm_start=False,
-        callbacks=None,
-        verbose=0,
-        device="auto",
-        dtype="auto",
-        random_state=None,
-    ):
+        matching="auto", n_layers="auto",
+        train="all", teacher=None,
+        max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
+        class_weight=None, warm_start=False, callbacks=None, verbose=0,
+        device="auto", dtype="auto", random_state=None,
+    ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.kernel, self.matching = input_scaling, kernel, matching

@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import (
 )
 from torch import nn
 
+from .._base import DEQ_CONSTRAINTS
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
 from .._theory.spec import deq_spec, resolve_input_var
@@ -30,17 +31,14 @@ MAX_GAIN = 0.95
 _CONSTRAINTS = {
     "in_features": [Interval(Integral, 1, None, closed="left")],
     "width": [Interval(Integral, 1, None, closed="left")],
-    "bias_var": [Interval(Real, 0, None, closed="left")],
+    "bias_var": DEQ_CONSTRAINTS["bias_var"],
     "tau0": [Interval(Real, 0, None, closed="neither")],
     "generator": [torch.Generator, None],
     "dtype": [Options(torch.dtype, {torch.float32, torch.float64}), None],
 }
 _DEQ_CONSTRAINTS = {
     **_CONSTRAINTS,
-    "activation": [str, callable],
-    "recurrent_var": [Interval(Real, 0, None, closed="left")],
-    "input_var": [Interval(Real, 0, None, closed="neither"), None],
-    "center": ["boolean"],
+    **DEQ_CONSTRAINTS,
     "solver": [StrOptions(set(SOLVERS))],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -133,24 +131,11 @@ class DEQ(nn.Module):
     """
 
     def __init__(
-        self,
-        in_features,
-        width,
-        *,
-        activation="relu",
-        recurrent_var=0.2,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
-        tau0=1.0,
-        solver="auto",
-        tol=1e-4,
-        max_iter=100,
-        contract=False,
-        generator=None,
-        device=None,
-        dtype=None,
-    ):
+        self, in_features, width, *,
+        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True, tau0=1.0,
+        solver="auto", tol=1e-4, max_iter=100, contract=False, generator=None,
+        device=None, dtype=None,
+    ):  # fmt: skip
         super().__init__()
         validate_parameter_constraints(
             _DEQ_CONSTRAINTS, {k: v for k, v in locals().items() if k in _DEQ_CONSTRAINTS}, "DEQ"
@@ -317,17 +302,9 @@ class ExplicitNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        in_features,
-        width,
-        layers,
-        *,
-        bias_var=0.0,
-        tau0=1.0,
-        generator=None,
-        device=None,
+        self, in_features, width, layers, *, bias_var=0.0, tau0=1.0, generator=None, device=None,
         dtype=None,
-    ):
+    ):  # fmt: skip
         super().__init__()
         validate_parameter_constraints(
             _CONSTRAINTS, {k: v for k, v in locals().items() if k in _CONSTRAINTS},

@@ -252,20 +252,12 @@ def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
     """Return an initialised skorch net around `module`, whose ``partial_fit`` trains it."""
     callbacks = [deepcopy(c) for c in callbacks or []]
     net = TrainingNet(
-        module,
-        criterion=criterion,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        accuracy=accuracy,
-        one_cycle=one_cycle,
-        statistics=SolverStatistics(),
-        watched=bool(callbacks),
+        module, criterion=criterion, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
+        weight_decay=weight_decay, accuracy=accuracy, one_cycle=one_cycle,
+        statistics=SolverStatistics(), watched=bool(callbacks),
         callbacks=[_BestWeights(patience), *([_Progress()] if verbose else []), *callbacks],
-        device=None,
-        verbose=0,
-    )
+        device=None, verbose=0,
+    )  # fmt: skip
     return net.initialize()
 
 

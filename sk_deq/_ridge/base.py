@@ -46,28 +46,13 @@ class BaseKernelRidge(DEQEstimator):
     }
 
     def __init__(
-        self,
-        alpha="auto",
-        *,
-        kernel="auto",
-        activation="auto",
-        recurrent_var="auto",
-        input_var=None,
-        bias_var="auto",
-        center="auto",
-        input_scaling="auto",
-        hyperparameters="loo",
-        feature_weights="auto",
-        method="exact",
-        solver="auto",
-        n_components=None,
-        tol=1e-6,
-        max_iter=300,
-        device="auto",
-        dtype="float64",
-        predict_batch_size=None,
-        random_state=None,
-    ):
+        self, alpha="auto", *,
+        kernel="auto", activation="auto", recurrent_var="auto", input_var=None, bias_var="auto",
+        center="auto", input_scaling="auto",
+        hyperparameters="loo", feature_weights="auto",
+        method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        device="auto", dtype="float64", predict_batch_size=None, random_state=None,
+    ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
         self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
         self.center, self.input_scaling = center, input_scaling
@@ -83,21 +68,13 @@ class BaseKernelRidge(DEQEstimator):
         if self.input_var is None:
             del given["input_var"]
         return RidgeConfig(
-            classify=classify,
-            given=given,
-            alphas=_alphas(self.alpha),
-            listed=np.ndim(self.alpha) > 0,
-            search=self.hyperparameters == "loo",
-            weigh_features=self.feature_weights == "auto",
-            method=self.method,
-            solver=self.solver,
-            n_components=self.n_components,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            device=self._resolve_device(like),
-            dtype=resolve_dtype(self.dtype),
+            classify=classify, given=given, alphas=_alphas(self.alpha),
+            listed=np.ndim(self.alpha) > 0, search=self.hyperparameters == "loo",
+            weigh_features=self.feature_weights == "auto", method=self.method, solver=self.solver,
+            n_components=self.n_components, tol=self.tol, max_iter=self.max_iter,
+            device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-        )
+        )  # fmt: skip
 
     def _weights(self, sample_weight, X):
         """Weights (n,) as a tensor beside X."""

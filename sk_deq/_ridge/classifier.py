@@ -188,29 +188,14 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     }
 
     def __init__(
-        self,
-        alpha="auto",
-        *,
-        kernel="auto",
-        activation="auto",
-        recurrent_var="auto",
-        input_var=None,
-        bias_var="auto",
-        center="auto",
-        input_scaling="auto",
-        hyperparameters="loo",
-        feature_weights="auto",
+        self, alpha="auto", *,
+        kernel="auto", activation="auto", recurrent_var="auto", input_var=None, bias_var="auto",
+        center="auto", input_scaling="auto",
+        hyperparameters="loo", feature_weights="auto",
         class_weight=None,
-        method="exact",
-        solver="auto",
-        n_components=None,
-        tol=1e-6,
-        max_iter=300,
-        device="auto",
-        dtype="float64",
-        predict_batch_size=None,
-        random_state=None,
-    ):
+        method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        device="auto", dtype="float64", predict_batch_size=None, random_state=None,
+    ):  # fmt: skip
         super().__init__(
             alpha, kernel=kernel, activation=activation, recurrent_var=recurrent_var,
             input_var=input_var, bias_var=bias_var, center=center, input_scaling=input_scaling,

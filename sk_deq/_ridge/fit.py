@@ -128,15 +128,12 @@ def fit_ridge(X, y, w, config):
     solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
     weights = choice.feature_weights
     return FittedRidge(
-        rows=fitted_rows,
-        solution=solution.times(scale),
-        solver=solver,
-        alphas=alphas if compare else None,
-        parameters=choice.parameters,
+        rows=fitted_rows, solution=solution.times(scale), solver=solver,
+        alphas=alphas if compare else None, parameters=choice.parameters,
         feature_weights=w.new_ones(X.shape[1]) if weights is None else weights,
         search_results=choice.results if searched else None,
         out_of_sample=_out_of_sample(solution, rows, fitted_rows) if config.classify else None,
-    )
+    )  # fmt: skip
 
 
 class SolverChoice(NamedTuple):
