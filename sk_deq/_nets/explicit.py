@@ -64,13 +64,9 @@ class ExplicitFeatures:
         kernel = self.kernel if self.train == "all" else "ck"
         target = deq_numbers(spec, self.kernel)
         match = solve_matching(target, spec.tau0, kernel, self.n_layers)
+        size = scaler.n_features_out_, self.width
         features = ExplicitNetwork(
-            scaler.n_features_out_,
-            self.width,
-            match.layers,
-            bias_var=bias_var,
-            tau0=tau0,
-            generator=generator,
+            *size, match.layers, bias_var=bias_var, tau0=tau0, generator=generator
         )
         return features, {"match_": match}
 

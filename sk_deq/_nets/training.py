@@ -247,16 +247,16 @@ class TellEpochs(Callback):
             raise KeyboardInterrupt  # ends the training, see TrainingNet.notify
 
 
-def make_net(module, *, criterion, max_epochs, batch_size, lr, weight_decay,
-             accuracy=None, patience=None, callbacks=None, verbose=0, one_cycle=True):  # fmt: skip
-    """Return an initialised skorch net around `module`, whose ``partial_fit`` trains it."""
+def make_net(module, *, patience=None, callbacks=None, verbose=0, **settings):
+    """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
+
+    `settings` are criterion, max_epochs, batch_size, lr, weight_decay, accuracy and one_cycle.
+    """
     callbacks = [deepcopy(c) for c in callbacks or []]
+    own = [_BestWeights(patience), *([_Progress()] if verbose else [])]
     net = TrainingNet(
-        module, criterion=criterion, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
-        weight_decay=weight_decay, accuracy=accuracy, one_cycle=one_cycle,
-        statistics=SolverStatistics(), watched=bool(callbacks),
-        callbacks=[_BestWeights(patience), *([_Progress()] if verbose else []), *callbacks],
-        device=None, verbose=0,
+        module, statistics=SolverStatistics(), watched=bool(callbacks),
+        callbacks=own + callbacks, device=None, verbose=0, **settings,
     )  # fmt: skip
     return net.initialize()
 
