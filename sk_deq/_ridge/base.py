@@ -47,8 +47,8 @@ class BaseKernelRidge(DEQEstimator):
 
     def __init__(
         self, alpha="auto", *,
-        kernel="auto", activation="auto", recurrent_var="auto", input_var=None, bias_var="auto",
-        center="auto", input_scaling="auto",
+        activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
+        input_scaling="auto", kernel="auto",
         hyperparameters="loo", feature_weights="auto",
         method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,

@@ -37,9 +37,6 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
         ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
         the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
-    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
-        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
-        or NTK of all weights.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"
@@ -54,6 +51,9 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
+        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
+        or NTK of all weights.
     hyperparameters : {"loo", None}, default="loo"
         How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
         among a few kernels, see Notes; those that are given stay. None: not searched, but
@@ -62,9 +62,6 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     feature_weights : {"auto", None}, default="auto"
         Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
         the leave-one-out errors by more than 10 %.
-    class_weight : dict or "balanced", default=None
-        Weights of the classes, which multiply `sample_weight`. "balanced" gives all classes the
-        same total weight.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or its high-dimensional approximation by four numbers.
     solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
@@ -82,6 +79,9 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes, which multiply `sample_weight`. "balanced" gives all classes the
+        same total weight.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
@@ -189,11 +189,11 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
 
     def __init__(
         self, alpha="auto", *,
-        kernel="auto", activation="auto", recurrent_var="auto", input_var=None, bias_var="auto",
-        center="auto", input_scaling="auto",
+        activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
+        input_scaling="auto", kernel="auto",
         hyperparameters="loo", feature_weights="auto",
-        class_weight=None,
         method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        class_weight=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         super().__init__(

@@ -25,9 +25,6 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
         ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
         the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
-    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
-        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
-        or NTK of all weights.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"
@@ -42,6 +39,9 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
     input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    kernel : {"ck", "ntk", "ntk_full", "auto"}, default="auto"
+        Conjugate kernel (a DEQ with trained readout), NTK with the recurrent weights trained too,
+        or NTK of all weights.
     hyperparameters : {"loo", None}, default="loo"
         How the parameters above that are "auto" are chosen. "loo": by closed-form leave-one-out
         among a few kernels, see Notes; those that are given stay. None: not searched, but
