@@ -21,6 +21,7 @@ from sk_deq import (
     EquivalentExplicitRegressor,
 )
 from sk_deq._nets.training import TrainingNet
+from sk_deq._torch import present_device
 
 ESTIMATORS = [
     DEQClassifier,
@@ -485,3 +486,73 @@ def test_a_gpu_gives_what_the_cpu_gives(Estimator):
     loaded = pickle.loads(pickle.dumps(there))
     assert next(loaded.module_.parameters()).device.type == "cpu"
     assert_allclose(loaded.predict(X), there.predict(X), rtol=1e-2)
+
+
+@pytest.mark.parametrize("train", ["all", "readout"])
+@pytest.mark.parametrize("regress", [True, False])
+def test_a_recurrent_variance_of_zero_is_a_network_of_one_layer(train, regress):
+    (X, y), model = (DIABETES, DEQRegressor) if regress else (IRIS, DEQClassifier)
+    model = model(width=32, recurrent_var=0.0, train=train, random_state=0).fit(X, y)
+    assert model.score(X, y) > (0.4 if regress else 0.9)
+    assert np.isfinite(model.history_[-1].get("train_loss", 0.0))
+
+
+def test_no_two_fits_of_a_warm_start_shuffle_alike(monkeypatch):
+    X, y = IRIS
+    orders, randperm = [], torch.randperm
+    monkeypatch.setattr(
+        torch, "randperm", lambda *a, **k: orders.append(randperm(*a, **k)) or orders[-1]
+    )
+
+    def first_orders():
+        del orders[:]
+        model = DEQClassifier(width=8, warm_start=True, batch_size=32, max_epochs=2, random_state=0)
+        for _ in range(4):
+            model.fit(X, y)
+        return [order.tolist() for order in orders[::2]]
+
+    found = first_orders()
+    assert len({tuple(order) for order in found}) == 4
+    assert first_orders() == found
+
+
+class Fails(Callback):
+    """Raise in the second epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise RuntimeError("no more")
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_refit_that_raises_changes_nothing(warm_start):
+    X, y = IRIS
+    model = DEQClassifier(**SMALL, warm_start=warm_start).fit(X, y)
+    before, attributes = model.predict_proba(X), set(vars(model))
+    model.set_params(callbacks=[Fails()])
+    with pytest.raises(RuntimeError, match="no more"):
+        model.fit(X[::2] + 1, y[::2])
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert set(vars(model)) == attributes
+
+
+def test_a_pickle_from_a_second_gpu_loads_where_there_is_one_or_none(monkeypatch):
+    assert present_device("cuda:1") == "cpu" or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert present_device("cuda:1") == "cuda" and present_device("cuda:0") == "cuda:0"
+    assert present_device("cuda") == "cuda" and present_device("cpu") == "cpu"
+    monkeypatch.undo()
+    X, y = IRIS
+    model = DEQClassifier(**SMALL).fit(X, y)
+    expected = model.predict_proba(X)
+    state = model.__getstate__()
+    state |= {"device_": "cuda:1", "_devices": {"module_": "cuda:1"}}  # as fitted on such a machine
+    moved = []
+    monkeypatch.setattr("sk_deq._base._moved", lambda value, to: moved.append(to) or value)
+    other = DEQClassifier.__new__(DEQClassifier)
+    other.__setstate__(state)
+    present = "cuda" if torch.cuda.is_available() else "cpu"
+    assert moved == [present] and other.device_ == present
+    if present == "cpu":
+        np.testing.assert_array_equal(other.predict_proba(X), expected)

@@ -1,6 +1,7 @@
 """The kernels as guests of scikit-learn's Gaussian processes, SVC, KernelRidge and Nystroem."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -118,3 +119,30 @@ def test_guest_of_nystroem():
     features = Nystroem(DEQKernel(), n_components=40, random_state=0)
     model = make_pipeline(features, LogisticRegression(C=1000)).fit(X[::2], y[::2])
     assert model.score(X[1::2], y[1::2]) > 0.9
+
+
+def test_a_support_vector_machine_predicts_with_the_kernel_it_was_fitted_with():
+    X, y = load_iris(return_X_y=True)
+    X = scale(X) / 2
+    model = SVC(kernel=deq_kernel).fit(X[::2], y[::2])
+    expected = SVC(kernel="precomputed").fit(deq_kernel(X[::2]), y[::2])
+    # rows whose root-mean-square norm is far from that of the training rows
+    few = X[np.linalg.norm(X, axis=1) < 0.5]
+    expected = expected.decision_function(deq_kernel(X[::2], few).T)
+    assert_allclose(model.decision_function(few), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_not_at_its_default_is_shown():
+    assert repr(DEQKernel()) == "DEQKernel(recurrent_var=0.2, input_var=0.8, bias_var=0.1)"
+    shown = repr(DEQKernel(0.3, activation="tanh", center=False, bias_var_bounds="fixed"))
+    for part in ("recurrent_var=0.3", "activation='tanh'", "center=False", "'fixed'"):
+        assert part in shown
+
+
+def test_gradients_in_several_threads(rows):
+    kernel = DEQKernel(0.4, 0.7, 0.2, activation="tanh")
+    expected = kernel(rows, eval_gradient=True)[1]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: kernel(rows, eval_gradient=True)[1], range(8)))
+    for gradient in found:
+        assert_allclose(gradient, expected, rtol=1e-12)

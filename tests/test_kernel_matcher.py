@@ -242,3 +242,43 @@ def test_output_in_pandas_has_names():
 @parametrize_with_checks([KernelMatcher(5)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_norms_outside_those_of_fit_cost_in_proportion_to_the_rows(monkeypatch):
+    pairs, solved = DEQPairKernel.pairs, []
+
+    def count(self, rows1, rows2, r):
+        solved.append(len(rows1) * len(rows2))
+        return pairs(self, rows1, rows2, r)
+
+    X = _rows(100, 5, (0.5, 1.0))
+    matcher = KernelMatcher(16, activation="tanh", recurrent_var=0.5, random_state=0).fit(X)
+    size = len(pickle.dumps(matcher))
+    monkeypatch.setattr(DEQPairKernel, "pairs", count)
+    inside = matcher.transform(X)
+    assert not solved
+    matcher.transform(7 * X[:10])
+    first = sum(solved)
+    Z = matcher.transform(7 * X)
+    matcher.transform(np.repeat(7 * X, 20, axis=0))
+    assert sum(solved) <= 3 * first  # a few ranges of norms, however many rows
+    one_by_one = np.vstack([matcher.transform(7 * x[None]) for x in X])
+    np.testing.assert_allclose(Z, one_by_one, rtol=0, atol=1e-12)
+    assert len(pickle.dumps(matcher)) == size
+    again = pickle.loads(pickle.dumps(matcher))
+    np.testing.assert_array_equal(again.transform(7 * X), Z)
+    np.testing.assert_array_equal(again.transform(X), inside)
+
+
+def test_features_of_other_norms_have_the_kernel_that_is_extended():
+    spec = deq_spec("tanh", 0.5)
+    match = exact_match(spec, "ck", torch.tensor([0.8, 1.2]).double())
+    pair = DEQPairKernel(spec, "ck")
+    r = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)
+    for norm, error in ((1.5, 1e-3), (0.0, 1e-3), (3.0, 0.03)):
+        n1, n2 = torch.tensor([norm]).double(), torch.tensor([1.0]).double()
+        exact = pair.pairs(pair.rows(n1), pair.rows(n2), r[None, None])[0]
+        found = torch.cat([match.kernel_matrix(n1, n2, x[None, None]) for x in r], 1)
+        assert (found - exact).abs().max() < error * float(
+            pair.diagonal(pair.rows(n1)).clamp_min(0.1)
+        )

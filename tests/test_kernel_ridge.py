@@ -1,6 +1,7 @@
 """DEQKernelRidge and its classifier: against brute force, scikit-learn and equivalent fits."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 
+from sk_deq._ridge import rows
 from sk_deq._ridge.classifier import DEQKernelRidgeClassifier
+from sk_deq._ridge.fit import RidgeConfig, choose_solver
 from sk_deq._ridge.regressor import DEQKernelRidge
+from sk_deq._row_keys import row_keys
+from sk_deq._scaling import InputScaler
 from sk_deq.kernels import deq_kernel
 
 ALPHAS = np.logspace(-4, 2, 7)
@@ -370,3 +375,110 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("estimator", [DEQKernelRidge(), DEQKernelRidgeClassifier()])
 def test_scikit_learn_parameter_validation(estimator):
     check_param_validation(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "cholesky", "cg", "nystroem", "auto"])
+@pytest.mark.parametrize("alpha", [0.1, "auto"])
+def test_rows_that_cannot_be_left_out(solver, alpha):
+    X = np.ones((4, 2))
+    y, w = np.array([0, 1, 1, 2]), np.array([1.0, 1.0, 1.0, 2.0])
+    model = DEQKernelRidgeClassifier(alpha, solver=solver).fit(X, y, w)
+    p = model.predict_proba([[1.0, 1.0], [2.0, 0.0]])
+    np.testing.assert_allclose(p.sum(1), 1)
+    np.testing.assert_allclose(p, [[0.2, 0.4, 0.4]] * 2, atol=0.12)  # the shares, smoothed
+    two = DEQKernelRidgeClassifier(alpha, solver=solver).fit([[1.0]] * 3, [0, 1, 1])
+    # Platt's targets for one row of class 1 with share 2/3: (1 + 1) / (1 + 2) or 1 / (1 + 2) ...
+    np.testing.assert_allclose(two.predict_proba([[5.0]])[0], [7 / 18, 11 / 18], atol=1e-9)
+    regressor = DEQKernelRidge(alpha, solver=solver).fit(X, y, w)
+    np.testing.assert_allclose(regressor.predict([[1.0, 1.0], [3.0, 0.0]]), w @ y / w.sum())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_few_rows_give_finite_probabilities(n):
+    X = np.arange(n, dtype=float)[:, None]
+    model = DEQKernelRidgeClassifier().fit(np.vstack([X, X]), [0] * n + [1] * n)
+    np.testing.assert_allclose(model.predict_proba(X), 0.5, atol=1e-6)
+    assert np.isfinite(DEQKernelRidge().fit(X, X[:, 0]).predict(X)).all()
+
+
+def test_with_four_numbers_predictions_for_the_training_rows_are_the_fitted_values():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 200)), rng.normal(size=60)
+    model = DEQKernelRidge(0.1, method="high_dim").fit(X, y)
+    # the residual of kernel ridge regression is alpha c, see the normal equations
+    spread = y.std()
+    residual = model.alpha_ * model.dual_coef_ / spread
+    np.testing.assert_allclose((y - model.predict(X)) / spread, residual, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(model.predict(X[:3]), model.predict(X)[:3], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda model, X, y: model.set_params(recurrent_var=30.0).fit(X[:9], y[:9]),
+        lambda model, X, y: model.set_params(alpha=-1.0).fit(X[:9], y[:9]),
+        lambda model, X, y: model.set_params(solver="cholesky", alpha=[1.0, 2.0]).fit(X, y),
+        lambda model, X, y: model.set_params(solver="eigh").fit(X, y),  # memory
+    ],
+)
+@pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
+def test_a_refit_that_raises_changes_nothing(estimator, break_it, monkeypatch):
+    X, y = _diabetes()
+    y = y if estimator is DEQKernelRidge else y > y.mean()
+    model = estimator([0.1, 1.0], random_state=0).fit(X, y)
+    expected, before = model.predict(X), {k: v for k, v in vars(model).items() if k[-1] == "_"}
+    monkeypatch.setattr("sk_deq._memory.total_memory", lambda device: 1000)
+    with pytest.raises((ValueError, MemoryError)):
+        break_it(model, 50 * X, y)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    after = {k: v for k, v in vars(model).items() if k[-1] == "_"}
+    assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "cg", "nystroem", "auto"])
+def test_rows_are_hashed_once(solver, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        rows, "row_keys", lambda X, generator: hashed.append(len(X)) or row_keys(X, generator)
+    )
+    X, y = _diabetes()
+    alpha = 1.0 if solver == "cg" else "auto"
+    DEQKernelRidge(alpha, solver=solver, n_components=50).fit(X, y)
+    assert hashed == [len(X)]
+
+
+def test_fitted_rows_are_scaled_once(monkeypatch):
+    X, y = _diabetes()
+    model = DEQKernelRidge(0.1, hyperparameters=None).fit(X, y)
+    scaled = []
+    transform = InputScaler.transform
+    monkeypatch.setattr(
+        InputScaler, "transform", lambda self, Z: scaled.append(len(Z)) or transform(self, Z)
+    )
+    expected = model.predict(X[:3])
+    model.predict(X[:3])
+    assert scaled == [3, 3]
+    again = pickle.loads(pickle.dumps(model))
+    assert len(pickle.dumps(model)) < len(pickle.dumps(X)) * 1.5  # the rows are in it once
+    np.testing.assert_array_equal(again.predict(X[:3]), expected)
+
+
+def test_the_choice_of_a_solver_says_why():
+    def choose(n, **changes):
+        config = replace(CONFIG, **changes)
+        return choose_solver(config, lambda: n)
+
+    assert choose(100) == ("eigh", "exact, and 100 distinct rows are few enough")
+    assert choose(100, solver="cg", alphas=[1.0]) == ("cg", "given")
+    assert choose(9_000).solver == "cholesky" and choose(9_000, alphas=[1.0, 2.0]).solver != "eigh"
+    assert choose(10**6) == ("nystroem", "1000000 distinct rows are too many for 'cholesky'")
+    assert choose(10**6, method="high_dim") == ("eigh", "method='high_dim'")
+    with pytest.raises(ValueError, match="takes a single alpha"):
+        choose(10, solver="cholesky", alphas=[1.0, 2.0])
+
+
+CONFIG = RidgeConfig(
+    classify=False, given={}, alphas=None, listed=False, search=True, weigh_features=True,
+    method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=10, device="cpu",
+    dtype=torch.float64, seed=0,
+)  # fmt: skip

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
 from slow_truth import SlowDEQ
 
 from sk_deq._theory import engine
 from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
 from sk_deq._theory.duality import dual_function
 from sk_deq._theory.layers import resolve_layers
-from sk_deq._theory.pair import DEQPairKernel
+from sk_deq._theory.pair import DEQPairKernel, solve_correlation
 from sk_deq._theory.spec import KERNELS, deq_spec
 from sk_deq.kernels import deq_kernel, explicit_kernel
 from sk_deq.theory import match_explicit
@@ -370,3 +371,114 @@ def test_nothing_global_changes(unchanged_globals):
         explicit_kernel(GOOD, layers=["relu", "gelu"], kernel="ntk")
     with pytest.raises(ValueError):
         deq_kernel(GOOD, recurrent_var=9.0, input_var=1.0)
+
+
+@pytest.mark.parametrize("method", ["exact", "high_dim"])
+@pytest.mark.parametrize("kernel", ["ck", "ntk"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "elu"])
+def test_a_kernel_is_a_function_of_two_rows(activation, kernel, method):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(6, 4)) / 2, rng.normal(size=(5, 4)) / 4
+    Y[3] = X[2]  # a row that both have
+    spec = {"activation": activation, "kernel": kernel, "recurrent_var": 0.3, "method": method}
+    K = deq_kernel(X, Y, **spec)
+    np.testing.assert_allclose(K, deq_kernel(Y, X, **spec).T, rtol=1e-12, atol=1e-15)
+    whole = deq_kernel(np.vstack([X, Y]), **spec)
+    np.testing.assert_allclose(K, whole[:6, 6:], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(K[2, 3], whole[2, 2], rtol=1e-10)  # tables are right to 1e-11
+    np.testing.assert_allclose(deq_kernel(X[:1], Y, **spec), K[:1], rtol=1e-9, atol=1e-12)
+
+
+def test_an_explicit_kernel_is_a_function_of_two_rows():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(6, 4)) / 2, rng.normal(size=(5, 4)) / 4
+    K = explicit_kernel(X, Y, layers=["relu", "tanh"])
+    np.testing.assert_allclose(K, explicit_kernel(Y, X, layers=["relu", "tanh"]).T, rtol=1e-10)
+
+
+def test_tau0_may_be_taken_from_the_rows():
+    X = np.random.default_rng(0).normal(size=(6, 4))
+    tau0 = np.sqrt((X**2).sum(1).mean())
+    spec = {"activation": "gelu", "recurrent_var": 0.3}
+    expected = deq_kernel(X, tau0=tau0, **spec)
+    np.testing.assert_array_equal(deq_kernel(X, tau0=None, **spec), expected)
+    assert np.abs(deq_kernel(X, **spec) - expected).max() > 1e-3
+    layers = ["relu", "gelu"]
+    np.testing.assert_array_equal(
+        explicit_kernel(X, layers=layers, tau0=None), explicit_kernel(X, layers=layers, tau0=tau0)
+    )
+
+
+def test_only_the_row_that_is_too_large_is_named():
+    for rows in ([[1.0, 0.0], [2e153, 0.0]], [[2e153, 0.0], [1e-3, 0.0]]):
+        with pytest.raises(ValueError, match=r"row of norm 2e\+153 is too large") as error:
+            deq_kernel(rows, activation="tanh")
+        assert "norm 1" not in str(error.value)
+    spec = {"activation": "tanh", "recurrent_var": 1.15, "input_var": 1.0, "center": False}
+    with pytest.raises(ValueError, match=r"no stable fixed point .* row of norm 0;"):
+        deq_kernel([[1.0, 0.0], [0.0, 0.0]], **spec)  # that of norm 1 has one
+    assert np.isfinite(deq_kernel([[1.0, 0.0]], **spec)).all()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_correlations_near_the_limit_are_those_of_bisection(name):
+    phi = REGISTRY[name]
+    one = torch.ones(1, dtype=torch.float64)
+    low, high = 0.0, 30.0
+    for _ in range(50):  # the largest recurrent_var with a fixed point
+        middle = (low + high) / 2
+        try:
+            deq_spec(name, middle, 1.0, 0.1, False)
+            low = middle
+        except ValueError:
+            high = middle
+    spec = deq_spec(name, 0.999 * low, 1.0, 0.1, False)
+    s = spec.deviation(one)
+    dual = dual_function(phi, s, s)
+    r = torch.tensor([-1.0, -0.5, 0.0, 0.7, 0.99, 0.9999], dtype=torch.float64)[None, None]
+    base = spec.input_var * r + spec.bias_var
+    scale = (s * s)[:, None, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rho, _, _ = solve_correlation(dual, 0.0, spec.recurrent_var, base, scale)
+    below, above = -torch.ones_like(rho), torch.ones_like(rho)
+    for _ in range(60):
+        middle = (below + above) / 2
+        more = spec.recurrent_var * dual(middle)[0] + base > scale * middle
+        below, above = torch.where(more, middle, below), torch.where(more, above, middle)
+    # an error of rounding in the equation moves its solution by 1 / (1 - recurrent_var D) as much
+    torch.testing.assert_close(rho, (below + above) / 2, rtol=0, atol=1e-11)
+
+
+def test_a_fixed_point_that_is_not_found_is_told():
+    def dual(rho):  # its slope is not the one that it says
+        return -3 * rho, torch.zeros_like(rho)
+
+    base = torch.full((1, 1, 1), 0.3 + 0.1j, dtype=torch.complex128)
+    with pytest.warns(ConvergenceWarning, match="did not converge: its last step"):
+        solve_correlation(dual, 0.0, 0.5, base, torch.ones(1, 1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("name", "center"), [("gelu", False), ("tanh", True), ("elu", False)])
+def test_tables_that_do_not_depend_on_tau0_are_made_once(name, center, monkeypatch):
+    made = []
+    tabulate = engine.tabulate
+    monkeypatch.setattr(engine, "tabulate", lambda *a: made.append(1) or tabulate(*a))
+    X = rows_with_norms(np.random.default_rng(0), np.full(4, 1.0))
+    spec = {"activation": name, "recurrent_var": 0.123, "center": center}
+    first = deq_kernel(X, tau0=0.9, **spec)
+    np.testing.assert_array_equal(deq_kernel(X, tau0=1.1, **spec), first)
+    assert len(made) == 1
+    deq_kernel(X, tau0=1.1, **{**spec, "recurrent_var": 0.124})
+    assert len(made) == 2
+
+
+def test_a_callable_that_cannot_be_hashed_is_refused():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, t):
+            return torch.tanh(t)
+
+    with pytest.raises(TypeError, match=r"activation='Unhashable' cannot be hashed"):
+        deq_kernel(GOOD, activation=Unhashable())

@@ -248,3 +248,92 @@ def test_peak_memory_of_a_step_does_not_depend_on_the_iterations(device):
     state = 512 * 64 * 8
     assert 4 * state < peaks[5] < 16 * state
     assert peaks[40] == peaks[5]
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_a_recurrent_variance_of_zero_trains(name):
+    deq = DEQ(3, 6, activation=name, recurrent_var=0.0, generator=generator(), dtype=torch.float64)
+    x = rows(4, 3)
+    direction = deq._direction.clone()
+    deq(x).square().sum().backward()
+    gradient = deq.recurrent_weight.grad
+    assert torch.isfinite(gradient).all() and gradient.abs().max() > 1e-6
+    torch.testing.assert_close(deq._direction, direction)  # a weight of 0 stretches none the most
+    step = 1e-6
+    for i, j in [(0, 0), (2, 5), (4, 1)]:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                deq.recurrent_weight[i, j] += sign * step
+                values.append(float(deq.eval()(x).square().sum()))
+                deq.recurrent_weight[i, j] -= sign * step
+        slope = (values[0] - values[1]) / (2 * step)
+        assert float(gradient[i, j]) == pytest.approx(slope, rel=1e-3, abs=1e-7)
+
+
+BAD = [
+    ({"in_features": 0}, "in_features"),
+    ({"in_features": 3.0}, "in_features"),
+    ({"width": 0}, "width"),
+    ({"activation": 3}, "activation"),
+    ({"activation": "rectifier"}, "activation='rectifier' is unknown"),
+    ({"recurrent_var": -0.1}, "recurrent_var"),
+    ({"recurrent_var": math.nan}, "recurrent_var"),
+    ({"recurrent_var": 1.5}, "recurrent_var=1.5 leaves no input variance"),
+    ({"input_var": 0.0}, "input_var"),
+    ({"bias_var": -1.0}, "bias_var"),
+    ({"center": "yes"}, "center"),
+    ({"tau0": 0.0}, "tau0"),
+    ({"solver": "andersen"}, "solver"),
+    ({"tol": 0.0}, "tol"),
+    ({"tol": -1e-3}, "tol"),
+    ({"tol": math.nan}, "tol"),
+    ({"max_iter": 0}, "max_iter"),
+    ({"max_iter": 2.5}, "max_iter"),
+    ({"contract": 1}, "contract"),
+    ({"generator": 0}, "generator"),
+    ({"dtype": torch.int32}, "dtype"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD, ids=str)
+def test_bad_arguments_of_a_deq(bad, message):
+    with pytest.raises(ValueError, match=message):
+        DEQ(**{"in_features": 3, "width": 8, **bad})
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        *((bad, message) for bad, message in BAD if {"in_features", "width", "dtype"} & {*bad}),
+        ({"bias_var": -1.0}, "bias_var"),
+        ({"tau0": math.inf}, "tau0"),
+        ({"generator": 0}, "generator"),
+        ({"layers": []}, "layers must hold at least one"),
+        ({"layers": ["rectifier"]}, "activation='rectifier' is unknown"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_an_explicit_network(bad, message):
+    with pytest.raises(ValueError, match=message):
+        ExplicitNetwork(**{"in_features": 3, "width": 8, "layers": ["relu"], **bad})
+
+
+def test_residuals_by_iteration_are_those_of_iterating():
+    deq = DEQ(3, 16, activation="tanh", recurrent_var=0.5, generator=generator()).double().eval()
+    x = rows(5, 3)
+    calls = []
+    activation = deq.activation
+    deq.activation = lambda t: calls.append(1) or activation(t)
+    curve = deq.residual_curve(x, "picard", 20)
+    assert len(calls) == 20
+    with torch.no_grad():
+        u = x @ deq.input_weight.T + deq.bias
+        W, a, expected = deq.effective_recurrent_weight(), u, []
+        for _ in range(20):
+            image = u + (activation(a) - deq.mean) @ W.T
+            ratio = (image - a).norm(dim=1) / image.norm(dim=1)
+            expected.append(float(ratio.max()))
+            a = image
+    np.testing.assert_allclose(curve, expected, rtol=1e-5, atol=1e-12)
+    assert float(deq.residual_curve(x, "anderson", 20)[-1]) < expected[-1]

@@ -261,3 +261,18 @@ def test_largest_admissible_recurrent_var(name):
 def test_nothing_global_changes(unchanged_globals):
     match_explicit("gelu", recurrent_var=0.3)
     sphere_series("gelu", recurrent_var=0.3)
+
+
+@pytest.mark.parametrize("kernel", ["ck", "ntk", "ntk_full"])
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("bias_var", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["relu", "gelu", "elu", "sigmoid", "hard_tanh"])
+def test_coefficients_of_the_series_do_not_depend_on_their_number(name, bias_var, center, kernel):
+    spec = {"recurrent_var": 0.3, "bias_var": bias_var, "center": center, "kernel": kernel}
+    many = sphere_series(name, n_terms=64, **spec)
+    few = sphere_series(name, n_terms=4, **spec)
+    np.testing.assert_allclose(few, many[:4], rtol=0, atol=1e-11 * many.max())
+    # and they sum to the kernel where powers beyond the last are nothing
+    r, x = 0.5, np.array([[1.0, 0.0], [0.5, 0.75**0.5]])
+    expected = deq_kernel(x, activation=name, **spec)[0, 1]
+    np.testing.assert_allclose(many @ r ** np.arange(64), expected, rtol=1e-10, atol=1e-13)

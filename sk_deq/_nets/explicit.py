@@ -5,7 +5,7 @@ from numbers import Integral
 
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from .._theory.four_numbers import deq_numbers
+from .._theory.four_numbers import deq_numbers, require_high_dim
 from .._theory.matching import solve_matching
 from .._theory.spec import deq_spec
 from .distillation import Distillation
@@ -49,11 +49,8 @@ class ExplicitFeatures:
 
     def _make_features(self, scaler, input_var, generator):
         """The matched network on scaled rows, and what it was matched to."""
-        if not self.center:
-            raise ValueError(
-                "center=False cannot be matched: matching='high_dim' is a theory of centred "
-                "activations. Use center=True, or KernelMatcher(matching='exact')."
-            )
+        setting = "center=False cannot be matched: matching='high_dim'"
+        require_high_dim(self.center, 0.0, self.kernel, setting, "KernelMatcher(matching='exact')")
         # the DEQ's bias is a constant coordinate of its input, and becomes one of the match's
         bias_var = scaler.bias_var_ / input_var
         tau0 = scaler.tau0_ or 1.0
