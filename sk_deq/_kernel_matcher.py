@@ -71,7 +71,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
     dtype : {"float32", "float64"}, default=None
         Precision of the features; None means that of X.
     random_state : int, RandomState instance or None, default=None
-        Source of the weights.
+        Source of the weights. None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
     ----------

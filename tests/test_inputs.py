@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -160,3 +161,25 @@ def test_skrub_makes_a_pipeline(name):
     y = y.to_numpy() if name in CLASSIFIERS else y.to_numpy(dtype=float)
     model = skrub.tabular_pipeline(tiny(name)).fit(table, y)
     assert model.score(table, y) > (0.85 if name in CLASSIFIERS else 0.4)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_global_state_is_untouched(name, unchanged_globals):
+    X, y = data_for(name)
+    model = tiny(name).fit(X, y)
+    getattr(model, "predict" if name in PREDICTORS else "transform")(X)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "KernelMatcher"])
+def test_without_a_seed_numpys_generator_is_drawn_from_and_no_other(name):
+    X, y = data_for(name)
+    torch_state = torch.get_rng_state()
+    before = np.random.get_state()  # noqa: NPY002
+    found = []
+    for _ in range(2):
+        np.random.set_state(before)  # noqa: NPY002
+        model = tiny(name, random_state=None).fit(X, y)
+        found.append(outputs(model, X) if name in PREDICTORS else model.transform(X))
+    assert_allclose(*found, rtol=0)
+    assert str(before) != str(np.random.get_state())  # noqa: NPY002
+    assert torch.equal(torch_state, torch.get_rng_state())

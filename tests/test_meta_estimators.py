@@ -101,11 +101,13 @@ def test_ensembles(name):
 @classifiers
 def test_adaboost_weights_matter(name):
     X, y = IRIS
+    X, y = X[50:, :2], y[50:].copy()
+    y[::9] = 3 - y[::9]  # not to be learned without an error, or boosting ends with the first
     boosted = AdaBoostClassifier(small(name), n_estimators=3, random_state=0).fit(X, y)
-    assert boosted.score(X, y) > 0.85
-    if len(boosted.estimators_) > 1:  # the second one saw other weights, not other rows
-        first, second = (e.predict_proba(X) for e in boosted.estimators_[:2])
-        assert np.abs(first - second).max() > 1e-3
+    assert boosted.score(X, y) > 0.6
+    assert len(boosted.estimators_) == 3  # the second one saw other weights, not other rows
+    first, second = (e.predict_proba(X) for e in boosted.estimators_[:2])
+    assert np.abs(first - second).max() > 1e-3
 
 
 @regressors

@@ -116,7 +116,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         costs nothing, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
-        CPU. Global generators are not touched.
+        CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         Mean number of iterations per row and solve in the last epoch.
     fixed_point_residual_ : float
         Largest relative residual at which a row of the last epoch stopped.
-    device_ : torch.device
+    device_ : str
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.
@@ -259,7 +259,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         costs nothing, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
-        CPU. Global generators are not touched.
+        CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         Mean number of iterations per row and solve in the last epoch.
     fixed_point_residual_ : float
         Largest relative residual at which a row of the last epoch stopped.
-    device_ : torch.device
+    device_ : str
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.

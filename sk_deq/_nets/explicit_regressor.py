@@ -80,7 +80,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         costs nothing, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
-        CPU. Global generators are not touched.
+        CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         One entry per epoch: losses, seconds. For train="readout" one, of the seconds.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
-    device_ : torch.device
+    device_ : str
         Where the network was trained.
     n_features_in_ : int
         Number of features seen in fit.

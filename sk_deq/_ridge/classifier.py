@@ -91,6 +91,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     random_state : int, RandomState instance or None, default=None
         Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
         and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
+        None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
     ----------
