@@ -34,6 +34,7 @@ def main():
         X, _ = mixture(p, seed)
         for activation, kernel in product(EIGHT_ACTIVATIONS, ("ck", "ntk")):
             spec = {"activation": activation, "kernel": kernel, "recurrent_var": RECURRENT_VAR}
+            spec["tau0"] = None  # of the rows
             exact = deq_kernel(X, **spec)
             error = spectral_error(deq_kernel(X, **spec, method="high_dim"), exact)
             errors.setdefault((activation, kernel, p), []).append(error)
@@ -82,7 +83,8 @@ def main():
     figure, axes = new_figure(2, 2)
     for activation, (left, right) in zip(("relu", "tanh"), axes, strict=True):
         for method, color, line in (("exact", "k", "-"), ("high_dim", "C1", "--")):
-            K = deq_kernel(X, activation=activation, recurrent_var=RECURRENT_VAR, method=method)
+            spec = {"activation": activation, "recurrent_var": RECURRENT_VAR, "tau0": None}
+            K = deq_kernel(X, **spec, method=method)
             values, vectors = np.linalg.eigh(K)
             if method == "exact":
                 bins = np.geomspace(0.8 * values[0], 1.3 * values[-1], 40)
