@@ -4,6 +4,8 @@ import ast
 import inspect
 import io
 import re
+import subprocess
+import sys
 import tokenize
 from pathlib import Path
 
@@ -145,6 +147,14 @@ def test_documented_defaults_are_those_of_the_signature(name):
         documented = re.search(rf"^{parameter.name} : .*?default=(\S+)$", text, re.M | re.S)
         assert documented, parameter.name
         assert ast.literal_eval(documented[1]) == parameter.default, parameter.name
+
+
+def test_import_brings_nothing_that_only_a_fit_needs():
+    late = ["skorch", "sklearn.linear_model", "sklearn.model_selection", "sklearn.compose"]
+    late += ["sklearn.gaussian_process", "matplotlib"]
+    code = f"import sys, sk_deq; print([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 RIDGES = ["DEQKernelRidge", "DEQKernelRidgeClassifier"]

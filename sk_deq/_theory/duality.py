@@ -15,7 +15,8 @@ from .chebyshev import (
     scale_ranges,
     series_length,
 )
-from .expectations import hermite_coefficients, legendre
+from .duals import legendre
+from .expectations import hermite_coefficients
 from .tables import tabulate
 
 

@@ -19,6 +19,13 @@ import numpy as np
 import torch
 
 
+@lru_cache
+def legendre(n):
+    """Gauss-Legendre rule on [0, 1], as float64 tensors."""
+    x, weight = np.polynomial.legendre.leggauss(n)
+    return torch.from_numpy((x + 1) / 2), torch.from_numpy(weight / 2)
+
+
 def piecewise_linear(positive, negative):
     """Return the dual of phi(t) = positive * t for t > 0, negative * t for t < 0."""
     odd, even = ((positive + negative) / 2) ** 2, ((positive - negative) / 2) ** 2
@@ -171,15 +178,15 @@ def clip(bound, n_nodes=96):
     phi'' is a pair of point masses, so G'' is elementary (a signed sum of normal densities at the
     corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r.
     """
-    x, weight = np.polynomial.legendre.leggauss(n_nodes)
 
     def dual(s1, s2, r):
+        nodes, weights = legendre(n_nodes)
         a, b = bound / s1, bound / s2
         sign, r = torch.where(r < 0, -1.0, 1.0), r.abs()  # phi is odd: so is G, and D is even
         top = torch.atanh(r).clamp_max(20)
         D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
         G = D * r
-        for x_k, weight_k in zip((x + 1) / 2, weight / 2, strict=True):
+        for x_k, weight_k in zip(nodes.tolist(), weights.tolist(), strict=True):
             y = x_k * top
             correlation, inverse = torch.tanh(y), torch.cosh(y) ** 2
             # densities at equal and at opposite corners; their difference by expm1

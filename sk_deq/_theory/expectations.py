@@ -4,21 +4,14 @@ xi is a standard normal throughout, h_k the normalised (probabilists') Hermite p
 """
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
+
+from .duals import legendre
 
 FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
-
-
-@lru_cache
-def legendre(n):
-    """Gauss-Legendre rule on [0, 1], as float64 tensors."""
-    x, weight = np.polynomial.legendre.leggauss(n)
-    return torch.from_numpy((x + 1) / 2), torch.from_numpy(weight / 2)
 
 
 def gaussian_rule(kinks, scale):
