@@ -1,6 +1,7 @@
 """What estimators share: arrays of any library, pickles that load anywhere, callbacks, links."""
 
 from copy import deepcopy
+from functools import wraps
 from multiprocessing import current_process
 from numbers import Real
 
@@ -92,6 +93,22 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
             setattr(self, name, _moved(getattr(self, name), present_device(device)))
         if hasattr(self, "device_"):
             self.device_ = present_device(self.device_)
+
+
+def all_or_nothing(fit):
+    """Decorate a method that fits: an estimator for which it raises is left as it was."""
+
+    @wraps(fit)
+    def wrapped(self, *args, **kwargs):
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
 
 
 def forget(estimator, *names):

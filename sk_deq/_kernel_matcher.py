@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from ._array_api import float_dtypes, prototype, rows_of, to_namespace_of
-from ._base import DEQ_CONSTRAINTS, DEQEstimator
+from ._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing
 from ._callbacks import begin_fit
 from ._memory import require_memory
 from ._scaling import InputScaler, row_norms
@@ -147,6 +147,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         self.device, self.dtype, self.random_state = device, dtype, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y=None):
         """Solve the matching for the scale of X and draw the weights.
 

@@ -183,3 +183,19 @@ def test_without_a_seed_numpys_generator_is_drawn_from_and_no_other(name):
     assert_allclose(*found, rtol=0)
     assert str(before) != str(np.random.get_state())  # noqa: NPY002
     assert torch.equal(torch_state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_fit_that_raises_leaves_the_estimator_as_it_was(name):
+    X, y = data_for(name)
+    X = pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+    model = tiny(name).fit(X, y)
+    predict = model.predict if name in PREDICTORS else model.transform
+    expected, attributes = predict(X), dict(vars(model))
+    model.set_params(recurrent_var=30.0)
+    with pytest.raises(ValueError, match="recurrent_var"):
+        model.fit(3 * X.iloc[:, :2].set_axis(["a", "b"], axis=1), y)
+    model.set_params(recurrent_var=attributes["recurrent_var"])
+    assert list(predict(X).ravel()) == list(expected.ravel())
+    assert vars(model).keys() == attributes.keys()
+    assert all(vars(model)[name] is value for name, value in attributes.items())

@@ -475,3 +475,10 @@ CONFIG = RidgeConfig(
     method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=10, device="cpu",
     dtype=torch.float64, seed=0,
 )  # fmt: skip
+
+
+def test_rows_of_weight_zero_do_not_make_a_constant_target_vary():
+    X, y = _diabetes()
+    y, w = np.full(len(y), 3.0), np.ones(len(y))
+    y[0], w[0] = 7.0, 0.0
+    np.testing.assert_allclose(ridge(0.1).fit(X, y, w).predict(X), 3.0)

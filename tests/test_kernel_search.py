@@ -329,3 +329,15 @@ def test_rare_classes_are_found_with_balanced_weights():
         for w in (None, "balanced")
     )
     assert balanced > plain + 0.05
+
+
+def test_rows_as_they_are_are_searched_in_their_own_units():
+    X, y = _two_of_eight()
+    X /= (X**2).sum(1).mean() ** 0.5
+    scaled = DEQKernelRidge(input_var=1.0, random_state=0).fit(X, y)
+    # only input_var |x|^2 and bias_var matter
+    as_is = DEQKernelRidge(input_scaling=None, input_var=1 / 9, random_state=0).fit(3 * X, y)
+    assert scaled.feature_weights_.max() > 2
+    np.testing.assert_allclose(as_is.feature_weights_, scaled.feature_weights_, rtol=1e-6)
+    np.testing.assert_allclose(as_is.bias_var_, scaled.bias_var_, rtol=1e-6)
+    np.testing.assert_allclose(as_is.predict(3 * X), scaled.predict(X), rtol=1e-6, atol=1e-7)

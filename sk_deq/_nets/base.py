@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from .._array_api import float_dtypes, prototype, take
-from .._base import DEQ_CONSTRAINTS, DEQEstimator, forget
+from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget
 from .._callbacks import begin_fit
 from .._scaling import INPUT_SCALINGS, InputScaler
 from .._theory.spec import resolve_input_var
@@ -57,6 +57,7 @@ class BaseNetwork(DEQEstimator):
         "random_state": ["random_state"],
     }
 
+    @all_or_nothing
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, *, partial=False, classes=None,
              X_unlabeled=None):  # fmt: skip
         """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""

@@ -17,7 +17,7 @@ from .._array_api import (
     to_namespace_of,
     unique_labels,
 )
-from .._base import forget
+from .._base import all_or_nothing, forget
 from .._callbacks import begin_fit
 from .base import BaseKernelRidge
 from .calibration import class_probabilities, fit_temperature
@@ -207,6 +207,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         self.class_weight = class_weight
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Fit.
 

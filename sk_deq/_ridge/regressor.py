@@ -5,6 +5,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.utils.validation import validate_data
 
 from .._array_api import float_dtypes, prototype, rows_of, to_namespace_of
+from .._base import all_or_nothing
 from .._callbacks import begin_fit
 from .._torch import to_tensor
 from .base import BaseKernelRidge
@@ -158,6 +159,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Fit.
 
