@@ -1,7 +1,7 @@
 r"""Kernel ridge regression by conjugate gradients: the exact model in memory linear in n.
 
-Solves A z = S y for A = S K S + alpha I (see `_solvers`); every product computes the kernel matrix
-anew, in tiles. The preconditioner replaces K by its Nystroem approximation Phi Phi^T on m
+Solves A z = S y for A = S K S + alpha I (see `leave_one_out`); every product computes the kernel
+matrix anew, in tiles. The preconditioner replaces K by its Nystroem approximation Phi Phi^T on m
 landmarks (Rudi, Carratino and Rosasco, 2017; Frangella, Tropp and Udell, 2023), by Woodbury
 
     (U U^T + alpha I)^-1 = (I - U (U^T U + alpha I)^-1 U^T) / alpha,      U = S Phi.

@@ -26,9 +26,9 @@ class Activation:
     lipschitz : float
         The smallest L with |phi(t) - phi(t')| <= L |t - t'|.
     dual : callable or None
-        Closed form of its dual activation, see ``_duals``.
+        Closed form of its dual activation, see ``duals``.
     moments : callable or None
-        Closed form of ``_gaussian.moments``, for what oscillates faster than quadrature can follow.
+        Closed form of ``expectations.moments``, for what oscillates too fast for quadrature.
     """
 
     name: str

@@ -9,7 +9,7 @@ written in standard deviations and ratios so that s from 1e-150 to 1e150 neither
 cancels. Sources: Cho and Saul (2009) for piecewise-linear phi, Williams (1997) for erf, Tsuchida et
 al. (2021) for GELU. The logistic family (sigmoid, tanh, softplus, SiLU) is reduced to these by
 writing the logistic distribution as a mixture of normals; the dual of a clipped line is an integral
-over the correlation. ``_gaussian.dual_function`` serves every other activation.
+over the correlation. ``duality.dual_function`` serves every other activation.
 """
 
 import math
