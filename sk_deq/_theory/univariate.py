@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 
 import torch
 
+from .._torch import single_thread
 from .chebyshev import chebyshev_coefficients, chebyshev_nodes, series_length
 from .expectations import FLOOR, moments
 from .pair import solve_correlation
@@ -54,6 +55,7 @@ class AngularTable:
 
 
 @lru_cache(maxsize=64)
+@single_thread()
 def angular_kernel(pair):
     """The AngularTable of a PairKernel for rows of norm 1."""
     rows = pair.rows(torch.ones(1, dtype=torch.float64))
