@@ -52,6 +52,11 @@ def present_device(name):
     return name if kind == "mps" and torch.backends.mps.is_available() else "cpu"
 
 
+def on_cpu(value):
+    """A tensor on the CPU, where any machine can load it; anything else as it is."""
+    return value.cpu() if isinstance(value, torch.Tensor) else value
+
+
 def resolve_dtype(dtype):
     """Return the torch dtype for "float32", "float64" or the numpy or torch dtype of that name.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .._array_api import class_weights, encode_labels
-from .._torch import to_tensor
+from .._torch import on_cpu, to_tensor
 from .readout import solve_logistic, solve_ridge
 
 
@@ -64,6 +64,9 @@ class Classification:
     def to_network(self, target):
         """What the network is to learn: the class indices."""
         return target
+
+    def __getstate__(self):
+        return {"classes": on_cpu(self.classes)}
 
     def solve_readout(self, Z, target, weight, penalty):
         """Weights, bias and number of iterations of the readout of features Z."""

@@ -14,7 +14,7 @@ from .._theory.four_numbers import (
 )
 from .._theory.pair import DEQPairKernel
 from .._theory.spec import deq_spec
-from .._torch import present_device, to_tensor
+from .._torch import on_cpu, present_device, to_tensor
 
 _TILE = 2**13  # rows whose norms or diagonals are computed at once
 
@@ -117,7 +117,7 @@ class FittedRows:
 
     def __getstate__(self):
         """Leave the scaled rows out."""
-        return {**self.__dict__, "_scaled": None}
+        return {**self.__dict__, "X": on_cpu(self.X), "_scaled": None}
 
 
 def _weighted(rows, scale):
