@@ -9,13 +9,7 @@ __all__ = ["make_gaussian_mixture"]
 
 
 def make_gaussian_mixture(
-    n_samples,
-    n_features,
-    *,
-    n_classes=2,
-    mean_shift=8.0,
-    covariance_scale=8.0,
-    random_state=None,
+    n_samples, n_features, *, n_classes=2, mean_shift=8.0, covariance_scale=8.0, random_state=None
 ):
     r"""Draw the high-dimensional Gaussian mixture of Ling et al. (2024).
 

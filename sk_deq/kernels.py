@@ -126,15 +126,7 @@ def deq_kernel(
 
 
 def explicit_kernel(
-    X,
-    Y=None,
-    *,
-    layers,
-    kernel="ck",
-    train_first_layer=False,
-    tau0=1.0,
-    device="cpu",
-    dtype=None,
+    X, Y=None, *, layers, kernel="ck", train_first_layer=False, tau0=1.0, device="cpu", dtype=None
 ):
     r"""Kernel of an infinitely wide network x^(l) = sigma_l(W_l x^(l-1)) / sqrt(m).
 

@@ -93,10 +93,7 @@ def _soft_clip(X):
 def _by_columns():
     categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     return ColumnTransformer(
-        [
-            ("numbers", _numbers(), _columns_of_numbers),
-            ("categories", categories, _other_columns),
-        ],
+        [("numbers", _numbers(), _columns_of_numbers), ("categories", categories, _other_columns)],
         sparse_threshold=0,
         verbose_feature_names_out=False,
     )

@@ -227,14 +227,7 @@ def match_explicit(
 
 
 def sphere_series(
-    activation,
-    *,
-    recurrent_var,
-    input_var=None,
-    bias_var=0.0,
-    center=True,
-    kernel="ck",
-    n_terms=64,
+    activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, kernel="ck", n_terms=64
 ):
     r"""Power series of a DEQ's kernel between rows of unit norm, in their cosine.
 

@@ -46,6 +46,11 @@ _DEQ_CONSTRAINTS = {
 }
 
 
+def _validate(name, constraints, arguments):
+    """Raise scikit-learn's error for the first argument of a module that is not as it must be."""
+    validate_parameter_constraints(constraints, {k: arguments[k] for k in constraints}, name)
+
+
 def _normal(shape, variance, generator):
     """Normal parameters, drawn on the CPU in float64 so that they are the same everywhere."""
     draw = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -137,9 +142,7 @@ class DEQ(nn.Module):
         device=None, dtype=None,
     ):  # fmt: skip
         super().__init__()
-        validate_parameter_constraints(
-            _DEQ_CONSTRAINTS, {k: v for k, v in locals().items() if k in _DEQ_CONSTRAINTS}, "DEQ"
-        )
+        _validate("DEQ", _DEQ_CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
         self.activation = get_activation(activation)
         self.solver, self.tol, self.max_iter = solver, tol, max_iter
@@ -306,10 +309,7 @@ class ExplicitNetwork(nn.Module):
         dtype=None,
     ):  # fmt: skip
         super().__init__()
-        validate_parameter_constraints(
-            _CONSTRAINTS, {k: v for k, v in locals().items() if k in _CONSTRAINTS},
-            "ExplicitNetwork",
-        )  # fmt: skip
+        _validate("ExplicitNetwork", _CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
         self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
         self.input_weight = _normal((width, in_features), 1.0, generator)

@@ -92,10 +92,7 @@ def log_loss(scores, y, w):
     """Cross-entropy of softmax(scores), or of (-scores, scores) for two classes: (...)."""
     shares = (1 + y) / 2
     if y.shape[1] == 1:
-        scores, shares = (
-            torch.cat([-scores, scores], -1),
-            torch.cat([1 - shares, shares], -1),
-        )
+        scores, shares = (torch.cat([-scores, scores], -1), torch.cat([1 - shares, shares], -1))
     shares = shares.reshape(len(y), *[1] * (scores.ndim - 2), -1)
     losses = (shares * torch.log_softmax(scores, -1)).sum(-1)
     return -torch.einsum("n,n...->...", w, losses) / w.sum()

@@ -95,11 +95,7 @@ def hermite_layer(c1, c2, c3, scale):
     return Layer(activation, 0.0, scale, "hermite", (c1, c2, c3))
 
 
-_LAYERS = {
-    "leaky_relu": leaky_relu_layer,
-    "hard_tanh": hard_tanh_layer,
-    "hermite": hermite_layer,
-}
+_LAYERS = {"leaky_relu": leaky_relu_layer, "hard_tanh": hard_tanh_layer, "hermite": hermite_layer}
 
 
 def resolve_layers(layers, tau0):
