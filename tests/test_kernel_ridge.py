@@ -436,23 +436,24 @@ def test_with_four_numbers_predictions_for_the_training_rows_are_the_fitted_valu
 
 
 @pytest.mark.parametrize(
-    "break_it",
+    ("changes", "error", "message"),
     [
-        lambda model, X, y: model.set_params(recurrent_var=30.0).fit(X[:9], y[:9]),
-        lambda model, X, y: model.set_params(alpha=-1.0).fit(X[:9], y[:9]),
-        lambda model, X, y: model.set_params(solver="cholesky", alpha=[1.0, 2.0]).fit(X, y),
-        lambda model, X, y: model.set_params(solver="eigh").fit(X, y),  # memory
+        ({"recurrent_var": 30.0}, ValueError, "recurrent_var=30 leaves"),
+        ({"alpha": -1.0}, ValueError, "'alpha' parameter"),
+        ({"solver": "cholesky", "alpha": [1.0, 2.0]}, ValueError, "takes a single alpha"),
+        ({"solver": "eigh"}, MemoryError, "60 rows needs"),
     ],
 )
 @pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
-def test_a_refit_that_raises_changes_nothing(estimator, break_it, monkeypatch):
+def test_a_refit_that_raises_changes_nothing(estimator, changes, error, message, monkeypatch):
     X, y = _diabetes()
     y = y if estimator is DEQKernelRidge else y > y.mean()
     model = estimator([0.1, 1.0], random_state=0).fit(X, y)
     expected, before = model.predict(X), {k: v for k, v in vars(model).items() if k[-1] == "_"}
     monkeypatch.setattr("sk_deq._memory.total_memory", lambda device: 1000)
-    with pytest.raises((ValueError, MemoryError)):
-        break_it(model, 50 * X, y)
+    model.set_params(**changes)
+    with pytest.raises(error, match=message):
+        model.fit(50 * X, y)
     np.testing.assert_array_equal(model.predict(X), expected)
     after = {k: v for k, v in vars(model).items() if k[-1] == "_"}
     assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)

@@ -79,10 +79,10 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
-    class_weight : dict or "balanced", default=None
-        Weights of the classes, which multiply `sample_weight`. "balanced" gives all classes the
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with `sample_weight`. "balanced" gives all classes the
         same total weight.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
         Precision of the computation and of the predictions.
@@ -96,7 +96,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        Class labels.
     X_fit_ : ndarray of shape (n_fit, n_features)
         The training rows, without rows of weight zero and without repetitions; of them the
         landmarks for "nystroem".

@@ -68,7 +68,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
         Precision of the computation and of the predictions.
