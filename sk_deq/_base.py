@@ -104,8 +104,9 @@ def all_or_nothing(fit):
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
+            told = {k: v for k, v in vars(self).items() if "_callback" in k}  # scikit-learn ends it
             vars(self).clear()
-            vars(self).update(before)
+            vars(self).update(before | told)
             raise
 
     return wrapped

@@ -66,7 +66,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
     weights : {"orthogonal", "gaussian"}, default="orthogonal"
         Rows orthogonal in blocks, with the lengths of Gaussian ones, or independent Gaussian.
         Orthogonal ones give the same kernel with less noise.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default=None
         Precision of the features; None means that of X.

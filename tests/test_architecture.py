@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from sklearn.utils import _testing
-from tiny import NETWORKS, SETTINGS
+from tiny import CLASSIFIERS, NETWORKS, SETTINGS
 
 import sk_deq
 
@@ -61,9 +61,27 @@ def test_imports_point_downward(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_from_the_package_are_relative(path):
+    """Others would not be seen by the tests above and below."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        assert not [name for name in names if name.split(".")[0] == "sk_deq"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_private_names_stay_in_their_module(path):
+    imported = set()
     for _, module, names in imports(path):
+        imported |= set(names)
         assert not [name for name in names if name.startswith("_")], module
+    for node in ast.walk(ast.parse(path.read_text())):  # nor by way of a module
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.attr.startswith("_") and node.attr != "_parameter_constraints"
+            assert not (private and node.value.id in imported), ast.unparse(node)
 
 
 def test_every_module_is_reached():
@@ -188,4 +206,25 @@ def test_texts_are_the_same_wherever_they_stand(names):
         [getattr(sk_deq, name) for name in names],
         include_params=sorted(name for name in shared if not name.endswith("_")),
         include_attrs=sorted(name for name in shared if name.endswith("_") and "," not in name),
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "include", "types_differ"),
+    [
+        (SETTINGS, {"include_params": ["device"]}, ()),
+        (SETTINGS, {"include_params": ["input_scaling"]}, ("input_scaling",)),
+        (CLASSIFIERS, {"include_params": ["class_weight"], "include_attrs": ["classes_"]}, ()),
+        ([*EXPLICIT, "KernelMatcher"], {"include_params": ["recurrent_var", "input_var"]}, ()),
+        (
+            [*RIDGES, "KernelMatcher"],
+            {"include_params": ["activation", "recurrent_var", "bias_var", "center"]},
+            ("activation", "recurrent_var", "bias_var", "center"),  # of ridges also "auto"
+        ),
+    ],
+    ids=lambda argument: "-".join(argument),
+)
+def test_texts_are_the_same_in_estimators_of_several_kinds(names, include, types_differ):
+    _testing.assert_docstring_consistency(
+        [getattr(sk_deq, name) for name in names], **include, ignore_types=types_differ
     )

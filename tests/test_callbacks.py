@@ -43,6 +43,20 @@ def test_events(name):
     assert recorder.events == ["setup", "begin fit", *epochs, "end fit", "teardown"]
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_callbacks_are_torn_down_where_a_fit_raises(name):
+    class Failing(Recorder):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            raise RuntimeError
+
+    recorder = Failing()
+    model = tiny(name, max_epochs=3).set_callbacks(recorder)
+    with pytest.raises(RuntimeError):
+        model.fit(*data_for(name))
+    assert recorder.events[0] == "setup" and recorder.events[-1] == "teardown"
+    assert set(vars(model)) == set(vars(tiny(name).set_callbacks(recorder)))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_callback_can_end_the_training(name):
     X, y = data_for(name)

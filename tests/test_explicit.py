@@ -118,8 +118,9 @@ def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher
 def test_partial_fit_checks_the_teacher_and_says_how_near_it_is(digits, teacher):
     X, y, _, _ = digits
     for wrong, error in ((DEQRegressor(), TypeError), (DEQClassifier(), NotFittedError)):
-        with pytest.raises(error):
-            EquivalentExplicitClassifier(width=64, teacher=wrong).partial_fit(X, y)
+        student = EquivalentExplicitClassifier(width=64, teacher=wrong)
+        with pytest.raises(error, match=type(wrong).__name__):
+            student.partial_fit(X, y)
     student = EquivalentExplicitClassifier(width=64, teacher=teacher, random_state=0)
     student.partial_fit(X, y)
     assert student.agreement_ == np.mean(student.predict(X) == teacher.predict(X))

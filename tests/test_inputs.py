@@ -170,7 +170,7 @@ def test_global_state_is_untouched(name, unchanged_globals):
     getattr(model, "predict" if name in PREDICTORS else "transform")(X)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "KernelMatcher"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_without_a_seed_numpys_generator_is_drawn_from_and_no_other(name):
     X, y = data_for(name)
     torch_state = torch.get_rng_state()

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 
-from sk_deq._ridge import rows
+from sk_deq._ridge import fit, rows
 from sk_deq._ridge.classifier import DEQKernelRidgeClassifier
 from sk_deq._ridge.fit import RidgeConfig, choose_solver
+from sk_deq._ridge.kernel import FittedRows
 from sk_deq._ridge.regressor import DEQKernelRidge
 from sk_deq._row_keys import row_keys
 from sk_deq._scaling import InputScaler
@@ -254,7 +256,9 @@ def test_model_fitted_on_a_gpu_predicts_without_one():
     X, y = _diabetes()
     model = ridge(0.1).fit(X, y)
     expected = model.predict(X)
-    model.device_ = "cuda"
+    fitted = model._fitted_rows
+    model._fitted_rows = FittedRows(replace(fitted.kernel, device="cuda:1"), fitted.X)
+    model = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(model.predict(X), expected)
 
 
@@ -386,6 +390,32 @@ def test_rows_that_cannot_be_left_out(solver, alpha):
     np.testing.assert_allclose(regressor.predict([[1.0, 1.0], [3.0, 0.0]]), w @ y / w.sum())
 
 
+@pytest.mark.parametrize(
+    ("solver", "alpha"),
+    [
+        *product(["eigh", "cholesky", "cg", "nystroem", "auto"], [0.1, "auto"]),
+        *product(["eigh", "nystroem", "auto"], [[0.1, 1.0]]),
+    ],
+)
+@pytest.mark.parametrize("heavy", [0, 3])
+def test_a_row_with_all_the_weight_cannot_be_left_out(solver, alpha, heavy):
+    X, y = np.arange(1.0, 7)[:, None], np.array([1, 0, 1, 0, 1, 0])
+    w = np.full(6, 1e-30)
+    w[heavy] = 1.0  # the others have no weight beside it, so that it alone is fitted
+    regressor = DEQKernelRidge(alpha, solver=solver, random_state=0).fit(X, y, w)
+    np.testing.assert_allclose(regressor.predict(X), y[heavy], atol=1e-9)
+    model = DEQKernelRidgeClassifier(alpha, solver=solver, random_state=0).fit(X, y, w)
+    p = model.predict_proba(X)
+    if solver in ("cg", "nystroem"):  # of the rows, one is held out: it has no weight, or all
+        assert np.abs(p - 0.5).max() < 1 / 6 + 1e-6
+        return
+    # Platt's target for the row that counts; it is predicted from itself
+    np.testing.assert_allclose(p[:, y[heavy]], 2 / 3, atol=1e-6)
+    if model.solver_ == "eigh" and alpha != 0.1:
+        # the five others are predicted to be as the heavy one: three are not
+        np.testing.assert_allclose(model.validation_errors_, 4 * 3 / 5)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_few_rows_give_finite_probabilities(n):
     X = np.arange(n, dtype=float)[:, None]
@@ -406,23 +436,24 @@ def test_with_four_numbers_predictions_for_the_training_rows_are_the_fitted_valu
 
 
 @pytest.mark.parametrize(
-    "break_it",
+    ("changes", "error", "message"),
     [
-        lambda model, X, y: model.set_params(recurrent_var=30.0).fit(X[:9], y[:9]),
-        lambda model, X, y: model.set_params(alpha=-1.0).fit(X[:9], y[:9]),
-        lambda model, X, y: model.set_params(solver="cholesky", alpha=[1.0, 2.0]).fit(X, y),
-        lambda model, X, y: model.set_params(solver="eigh").fit(X, y),  # memory
+        ({"recurrent_var": 30.0}, ValueError, "recurrent_var=30 leaves"),
+        ({"alpha": -1.0}, ValueError, "'alpha' parameter"),
+        ({"solver": "cholesky", "alpha": [1.0, 2.0]}, ValueError, "takes a single alpha"),
+        ({"solver": "eigh"}, MemoryError, "60 rows needs"),
     ],
 )
 @pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
-def test_a_refit_that_raises_changes_nothing(estimator, break_it, monkeypatch):
+def test_a_refit_that_raises_changes_nothing(estimator, changes, error, message, monkeypatch):
     X, y = _diabetes()
     y = y if estimator is DEQKernelRidge else y > y.mean()
     model = estimator([0.1, 1.0], random_state=0).fit(X, y)
     expected, before = model.predict(X), {k: v for k, v in vars(model).items() if k[-1] == "_"}
     monkeypatch.setattr("sk_deq._memory.total_memory", lambda device: 1000)
-    with pytest.raises((ValueError, MemoryError)):
-        break_it(model, 50 * X, y)
+    model.set_params(**changes)
+    with pytest.raises(error, match=message):
+        model.fit(50 * X, y)
     np.testing.assert_array_equal(model.predict(X), expected)
     after = {k: v for k, v in vars(model).items() if k[-1] == "_"}
     assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
@@ -456,7 +487,7 @@ def test_fitted_rows_are_scaled_once(monkeypatch):
     np.testing.assert_array_equal(again.predict(X[:3]), expected)
 
 
-def test_the_choice_of_a_solver_says_why():
+def test_the_choice_of_a_solver_says_why(monkeypatch):
     def choose(n, **changes):
         config = replace(CONFIG, **changes)
         return choose_solver(config, lambda: n)
@@ -466,6 +497,10 @@ def test_the_choice_of_a_solver_says_why():
     assert choose(9_000).solver == "cholesky" and choose(9_000, alphas=[1.0, 2.0]).solver != "eigh"
     assert choose(10**6) == ("nystroem", "1000000 distinct rows are too many for 'cholesky'")
     assert choose(10**6, method="high_dim") == ("eigh", "method='high_dim'")
+    # four matrices of 8 bytes a number, or three, in half of the memory
+    for n_matrices, solver in [(4, "eigh"), (3, "cholesky")]:
+        monkeypatch.setattr(fit, "total_memory", lambda device, n=n_matrices: 2 * n * 8 * 100**2)
+        assert (choose(100).solver, choose(101).solver != solver) == (solver, True)
     with pytest.raises(ValueError, match="takes a single alpha"):
         choose(10, solver="cholesky", alphas=[1.0, 2.0])
 

@@ -16,6 +16,7 @@ def tables(script, folder):
     for path in Path(folder).glob("*.csv"):
         with open(path, newline="") as file:
             found[path.stem] = list(csv.DictReader(file))
+    assert found and all(found.values())  # no table is empty
     return found
 
 

@@ -102,7 +102,8 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     n_iter_no_change : int, default=10
         Epochs without improvement after which early stopping ends the training.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with `sample_weight`.
+        Weights of the classes, multiplied with `sample_weight`. "balanced" gives all classes the
+        same total weight.
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None

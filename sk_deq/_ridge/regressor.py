@@ -57,10 +57,10 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
         one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
         the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
-        in one pass over the rows and memory that does not grow with them. "auto": an exact solver
-        if it takes no more than half of the memory and, on a CPU, there are at most 16,000 distinct
-        rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``, "eigh", then
-        "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
+        which reads X in blocks of rows, in memory that does not grow with them. "auto": an exact
+        solver if it takes no more than half of the memory and, on a CPU, there are at most 16,000
+        distinct rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``,
+        "eigh", then "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
     n_components : int, default=None
         Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
         "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
@@ -68,7 +68,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
         Precision of the computation and of the predictions.

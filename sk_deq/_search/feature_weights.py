@@ -23,7 +23,7 @@ def _objective(data, parameters, log_v, others):
     """
     X, y, w = data.X, data.y, data.w
     total = w.sum()
-    moments = w @ X.square() / total
+    moments = w @ X.square()
     v = log_v.exp()
     alpha, bias, factor = others.exp()
     bias = bias * (moments @ v) / moments.sum()

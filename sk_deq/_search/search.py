@@ -18,6 +18,7 @@ from .criterion import Data, Trial, compare, results_table
 from .feature_weights import learn_weights
 
 MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
+_MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
 _GAIN = 0.9  # the criterion with weights is divided by this: they must pay
 
 
@@ -76,7 +77,8 @@ def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights):
         If no candidate has a stable fixed point.
     """
     X, y, w = _some_rows(X, y, w, keys, classify)
-    if len(X) < 3 or torch.equal(y.amin(0), y.amax(0)):
+    lonely = w.max() > _MOST_OF_ALL * w.sum()  # a row that cannot be predicted from the others
+    if len(X) < 3 or lonely or torch.equal(y.amin(0), y.amax(0)):
         return Choice(resolve(given)[0])  # nothing tells candidates apart
     as_is = given.get("input_scaling", "rms") is None
     X = X / (1.0 if as_is else root_mean_square_norm(X, w) or 1.0)

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import LinAlgWarning
 
 from .._warn import warn
-from .leave_one_out import eigh_path, left_out_residuals, project
+from .leave_one_out import eigh_path, left_out_residuals, mean_square, project
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def solve_eigh(K, y, w, alphas):
         With leave-one-out predictions for all rows.
     """
     r, intercept, left_out = eigh_path(K, y, w, alphas)
-    errors = (w @ left_out.square().sum(2)) / w.sum()
+    errors = mean_square(left_out, w)
     best = best_candidate(errors)
     return Solution(
         dual_coef=w.sqrt()[:, None] * r[:, best],
@@ -106,7 +106,7 @@ def solve_cholesky(K, y, w, alpha, leave_one_out=False):
     errors = predictions = None
     if leave_one_out:
         left_out = left_out_residuals(r, diagonal, s)
-        errors = (w @ left_out.square().sum(2)) / w.sum()
+        errors = mean_square(left_out, w)
         predictions = y - left_out[:, 0]
     return Solution(s[:, None] * r[:, 0], mean + intercept[0], float(alpha), errors, predictions)
 
@@ -117,7 +117,7 @@ def best_candidate(errors):
         return 0
     if not torch.isfinite(errors).any():
         raise ValueError(
-            "No alpha can be chosen: rows cannot be predicted from the other rows, for there are "
-            "too few distinct ones (n_samples = 1?). Give a single alpha."
+            "No alpha can be chosen: no error of a row that is predicted from others is finite. "
+            "Give a single alpha, or scale y and sample_weight."
         )
     return int(torch.where(torch.isfinite(errors), errors, torch.inf).argmin())

@@ -88,8 +88,18 @@ def left_out_residuals(r, diagonal, s):
     return torch.where(diagonal[:, :, None] > 0, residuals, torch.inf)
 
 
+def mean_square(left_out, w):
+    """Weighted mean square (a,) of left-out residuals (n, a, k), summed over the outputs.
+
+    Of the rows that can be left out: one that has all the weight, to rounding, cannot.
+    """
+    squares = left_out.square().sum(2)
+    possible = torch.isfinite(squares).all(1)
+    return w[possible] @ squares[possible] / w[possible].sum()
+
+
 class LeftOut(torch.autograd.Function):
-    """Leave-one-out residuals e = M S y / (diag(M) s) K over its mean diagonal; differentiable."""
+    """Leave-one-out residuals M S y / (diag(M) s), of K over its mean diagonal; differentiable."""
 
     @staticmethod
     def forward(ctx, K, alpha, y, s):

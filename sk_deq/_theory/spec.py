@@ -66,7 +66,7 @@ class DEQSpec:
         deviation, stable = self._deviation(norms)
         if not stable.all():
             bad = norms[~stable]
-            if self.input_var * float(bad.max()) ** 2 > _LARGEST:
+            if self.input_var * bad.max() ** 2 > _LARGEST:  # a tensor, whose square may be inf
                 raise ValueError(
                     f"A row of norm {float(bad.max()):.3g} is too large: its square is beyond the "
                     "range of floating-point numbers. Scale the rows."
