@@ -536,6 +536,43 @@ def test_a_refit_that_raises_changes_nothing(warm_start):
     assert set(vars(model)) == attributes
 
 
+def test_a_warm_start_whose_warning_is_an_error_changes_nothing():
+    X, y = IRIS
+    model = DEQClassifier(**SMALL, warm_start=True).fit(X, y)
+    before, history = model.predict_proba(X), model.history_
+    model.module_.features.max_iter = 2
+    with pytest.raises(ConvergenceWarning, match="did not converge"):
+        model.fit(X, y)
+    model.module_.features.max_iter = 100
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.history_ is history
+
+
+class FailsInTheThird(Callback):
+    """Raise at the end of the third epoch, once."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 3:
+            raise RuntimeError("no more")
+
+
+def test_a_partial_fit_that_raises_is_as_if_it_had_not_been():
+    X, y = IRIS
+    failing, expected = (
+        DEQClassifier(**SMALL, callbacks=[FailsInTheThird()]),
+        DEQClassifier(**SMALL),
+    )
+    for k in range(4):
+        if k == 2:
+            with pytest.raises(RuntimeError, match="no more"):
+                failing.partial_fit(X, y)
+        else:
+            failing.partial_fit(X, y)
+            expected.partial_fit(X, y)
+    np.testing.assert_array_equal(failing.predict_proba(X), expected.predict_proba(X))
+    assert [epoch["epoch"] for epoch in failing.history_] == [1, 2, 3]
+
+
 def test_a_pickle_from_a_second_gpu_loads_where_there_is_one_or_none(monkeypatch):
     assert present_device("cuda:1") == "cpu" or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -271,6 +271,18 @@ def test_a_recurrent_variance_of_zero_trains(name):
         assert float(gradient[i, j]) == pytest.approx(slope, rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("recurrent_var", [0.0, 1e-80, 1e-32, 1e-25])
+def test_a_weight_that_begins_at_next_to_nothing_grows_to_its_bound_and_no_further(recurrent_var):
+    deq = DEQ(3, 8, recurrent_var=recurrent_var, contract=True, generator=generator())
+    deq(rows(5, 3).float()).sum().backward()
+    assert torch.isfinite(deq.recurrent_weight.grad).all()
+    with torch.no_grad():
+        deq.recurrent_weight += torch.randn(8, 8, generator=generator())
+    norm = float(torch.linalg.matrix_norm(deq.effective_recurrent_weight().detach(), 2))
+    assert norm == pytest.approx(0.95, rel=0.01)
+    assert norm < 1 < float(torch.linalg.matrix_norm(deq.recurrent_weight.detach(), 2))
+
+
 BAD = [
     ({"in_features": 0}, "in_features"),
     ({"in_features": 3.0}, "in_features"),
@@ -319,6 +331,31 @@ def test_bad_arguments_of_an_explicit_network(bad, message):
         ExplicitNetwork(**{"in_features": 3, "width": 8, "layers": ["relu"], **bad})
 
 
+@pytest.mark.parametrize("layers", [5, None])
+def test_layers_that_are_none_are_named(layers):
+    with pytest.raises(TypeError, match=f"layers must be .*, got {layers}"):
+        ExplicitNetwork(3, 8, layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("solver", "andersen"), ("max_iter", 0), ("max_iter", 1.5)]
+)
+def test_what_is_set_after_the_constructor_is_refused_when_it_is_used(name, value):
+    deq = DEQ(3, 8, generator=generator())
+    setattr(deq, name, value)
+    with pytest.raises(ValueError, match=name):
+        deq(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("solver", "n_iter", "message"),
+    [("andersen", 5, "solver"), ("auto", 5, "solver"), ("picard", 0, "n_iter")],
+)
+def test_bad_arguments_of_a_residual_curve(solver, n_iter, message):
+    with pytest.raises(ValueError, match=message):
+        DEQ(3, 8, generator=generator()).residual_curve(torch.ones(2, 3), solver, n_iter)
+
+
 def test_residuals_by_iteration_are_those_of_iterating():
     deq = DEQ(3, 16, activation="tanh", recurrent_var=0.5, generator=generator()).double().eval()
     x = rows(5, 3)
@@ -335,5 +372,5 @@ def test_residuals_by_iteration_are_those_of_iterating():
             ratio = (image - a).norm(dim=1) / image.norm(dim=1)
             expected.append(float(ratio.max()))
             a = image
-    np.testing.assert_allclose(curve, expected, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(curve, expected, rtol=1e-9, atol=1e-15)
     assert float(deq.residual_curve(x, "anderson", 20)[-1]) < expected[-1]

@@ -95,23 +95,22 @@ class BaseNetwork(DEQEstimator):
         known = fitted | task.fitted  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
         data, diverged = lesson.tensors(X, target, weight), None
-        with unchanged_on_error(module):
+        net = self._net if again and partial else None
+        with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
             if self.train == "readout":
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
-                goes_on = again and partial
                 fitted, diverged = self._train(
                     lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
-                    partial=partial, before=self.history_ if goes_on else [],
-                    net=self._net if goes_on else None,
+                    partial=partial, before=self.history_ if again and partial else [], net=net,
                 )  # fmt: skip
-        forget(self, "agreement_")
-        for name, value in (known | fitted).items():
-            setattr(self, name, value)
-        if distillation is not None:
-            chosen = to_tensor(given) if X_val is None else valid[0]
-            self.agreement_ = distillation.agreement(self, chosen)
-        self._complain(diverged, lesson)
+            forget(self, "agreement_")
+            for name, value in (known | fitted).items():
+                setattr(self, name, value)
+            if distillation is not None:
+                chosen = to_tensor(given) if X_val is None else valid[0]
+                self.agreement_ = distillation.agreement(self, chosen)
+            self._complain(diverged, lesson)
         return self
 
     def _validate(self, X, y, *, reset):
@@ -282,13 +281,14 @@ class BaseNetwork(DEQEstimator):
 
 
 @contextmanager
-def unchanged_on_error(module):
-    """Give a module its weights back where what is done with it raises."""
-    before = deepcopy(module.state_dict())
+def unchanged_on_error(*changed):
+    """Give modules and optimisers their state back where what is done with them raises."""
+    before = [deepcopy(one.state_dict()) for one in changed]
     try:
         yield
     except BaseException:
-        module.load_state_dict(before)
+        for one, state in zip(changed, before, strict=True):
+            one.load_state_dict(state)
         raise
 
 

@@ -5,6 +5,7 @@ gives does not depend on the rows beside it.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -67,7 +68,16 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100, watch=None):
     Returns
     -------
     FixedPoint
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or max_iter is not a positive integer.
     """
+    if method not in SOLVERS:
+        raise ValueError(f"solver={method!r} is unknown; use one of {SOLVERS}.")
+    if not isinstance(max_iter, Integral) or max_iter < 1:
+        raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}.")
     if method != "auto":
         mix = _Anderson() if method == "anderson" else None
         return _iterate(f, x, z0, mix, tol, max_iter, watch)

@@ -44,6 +44,10 @@ _DEQ_CONSTRAINTS = {
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "contract": ["boolean"],
 }
+_CURVE_CONSTRAINTS = {
+    "solver": [StrOptions(set(SOLVERS) - {"auto"})],
+    "n_iter": _DEQ_CONSTRAINTS["max_iter"],
+}
 
 
 def _validate(name, constraints, arguments):
@@ -177,7 +181,7 @@ class DEQ(nn.Module):
         for k in range(max_iter):
             image = W.T @ (W @ self._direction)
             size = torch.linalg.vector_norm(image)
-            self._direction = torch.where(size > 0, image / size.clamp_min(1e-30), self._direction)
+            self._direction = torch.where(size > 0, image / size, self._direction)
             if growth > 1 and k and size <= growth * last:
                 break
             last = size
@@ -244,13 +248,19 @@ class DEQ(nn.Module):
         -------
         Tensor of shape (n_iter,)
             On the CPU; 0 where all rows have come to rest exactly.
+
+        Raises
+        ------
+        ValueError
+            If `solver` is unknown or `n_iter` is not a positive integer.
         """
+        _validate("residual_curve", _CURVE_CONSTRAINTS, locals())
         W, found = self.effective_recurrent_weight(), []
         equilibrium(
             self._drive(x), W, self.activation, self.mean, method=solver, tol=0.0,
             max_iter=n_iter, watch=lambda residual: found.append(residual.max()),
         )  # fmt: skip
-        curve = torch.zeros(n_iter)
+        curve = torch.zeros(n_iter, dtype=x.dtype)
         curve[: len(found)] = torch.stack(found)
         return curve
 

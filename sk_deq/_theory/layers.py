@@ -1,6 +1,7 @@
 """Explicit networks of infinite width: their layers, and their kernels as functions of a pair."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -103,14 +104,17 @@ def resolve_layers(layers, tau0):
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there is no layer, one is not an activation, or tau0 is not positive.
     """
     if not 0 < tau0 < math.inf:
         raise ValueError(f"tau0 must be finite and > 0, got {tau0}.")
     if isinstance(layers, str) or callable(layers):
         layers = [layers]
-    if len(layers) == 0:
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a sequence of activations, got {layers!r}.")
+    layers = list(layers)
+    if not layers:
         raise ValueError("layers must hold at least one activation.")
     resolved, scale = [], float(tau0)
     for layer in layers:
