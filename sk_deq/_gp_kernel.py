@@ -175,7 +175,7 @@ class DEQKernel(Kernel):
     def __repr__(self):
         """Show the variances, and whatever else is not at its default."""
         own = type(self)().get_params()
-        given = {k: v for k, v in self.get_params().items() if v is not own[k] and v != own[k]}
+        given = {k: v for k, v in self.get_params().items() if repr(v) != repr(own[k])}
         variances = {k: getattr(self, k) for k in ("recurrent_var", "input_var", "bias_var")}
         shown = {k: f"{v:.3g}" for k, v in variances.items()}
         shown |= {k: repr(v) for k, v in given.items() if k not in shown}

@@ -125,6 +125,9 @@ def test_what_is_not_at_its_default_is_shown():
     shown = repr(DEQKernel(0.3, activation="tanh", center=False, bias_var_bounds="fixed"))
     for part in ("recurrent_var=0.3", "activation='tanh'", "center=False", "'fixed'"):
         assert part in shown
+    assert "bias_var_bounds=array([0.1, 2. ])" in repr(
+        DEQKernel(bias_var_bounds=np.array([0.1, 2]))
+    )
 
 
 def test_gradients_in_several_threads(rows):

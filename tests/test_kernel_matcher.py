@@ -1,6 +1,7 @@
 """KernelMatcher: its kernel against the exact one, at infinite and at finite width."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -282,3 +283,25 @@ def test_features_of_other_norms_have_the_kernel_that_is_extended():
         assert (found - exact).abs().max() < error * float(
             pair.diagonal(pair.rows(n1)).clamp_min(0.1)
         )
+
+
+def test_other_norms_need_a_fixed_point_at_their_own_only():
+    """gelu is stable up to a norm of about 1.9 here, and rows are extended in whole octaves."""
+    X = _rows(6, 4, (1.0, 1.0)) * np.linspace(1.0, 1.15, 6)[:, None]
+    spec = {"activation": "gelu", "recurrent_var": 1.97, "input_var": 1.0, "input_scaling": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # so near the limit the match is poor
+        matcher = KernelMatcher(8, random_state=0, **spec).fit(X[:3])
+    assert np.isfinite(matcher.transform(X)).all()
+    with pytest.raises(ValueError, match=r"no stable fixed point .* for a row of norm 2\.3;"):
+        matcher.transform(np.vstack([X, 2 * X[-1:]]))
+
+
+def test_tables_of_other_norms_do_not_pile_up():
+    X = _rows(5, 5, (0.5, 1.0))
+    matcher = KernelMatcher(8, activation="relu", input_scaling=None, random_state=0).fit(X)
+    first = matcher.transform(8 * X[:1])
+    for k in range(0, 80, 2):
+        assert np.isfinite(matcher.transform(2.0**k * X[:1])).all()
+    assert len(matcher.match_._spans) <= 16
+    np.testing.assert_array_equal(matcher.transform(8 * X[:1]), first)

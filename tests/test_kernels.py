@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from slow_truth import SlowDEQ
 
+from sk_deq import DEQKernelRidge
 from sk_deq._theory import engine
 from sk_deq._theory.activations import ACTIVATIONS as REGISTRY
 from sk_deq._theory.duality import dual_function
@@ -482,3 +483,48 @@ def test_a_callable_that_cannot_be_hashed_is_refused():
 
     with pytest.raises(TypeError, match=r"activation='Unhashable' cannot be hashed"):
         deq_kernel(GOOD, activation=Unhashable())
+    with pytest.raises(TypeError, match=r"activation='Unhashable' cannot be hashed"):
+        DEQKernelRidge(activation=Unhashable()).fit(GOOD, [0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "recurrent_var"), [("tanh", 3.4), ("hard_tanh", 2.05), ("elu", 1.72), ("gelu", 1.97)]
+)
+def test_rows_with_a_fixed_point_need_none_at_other_norms(name, recurrent_var):
+    """Tables are for whole octaves of norms, and in parts of these the DEQ is not stable."""
+    X = rows_with_norms(np.random.default_rng(0), [1.0, 1.07, 1.15])
+    K = deq_kernel(X, activation=name, recurrent_var=recurrent_var, input_var=1.0)
+    pair = DEQPairKernel(deq_spec(name, recurrent_var, 1.0))
+    norms = torch.from_numpy(np.linalg.norm(X, axis=1))
+    with pytest.raises(ValueError, match="no stable fixed point"):
+        pair.rows(torch.linspace(0.5, 2, 31, dtype=torch.float64))
+    rows, cosine = pair.rows(norms), X @ X.T / np.outer(norms, norms)
+    exact = pair.pairs(rows, rows, torch.from_numpy(cosine).clamp(-1, 1)[:, :, None])[:, :, 0]
+    off = ~np.eye(3, dtype=bool)
+    np.testing.assert_allclose(K[off], exact.numpy()[off], rtol=1e-8)
+    np.testing.assert_allclose(np.diag(K), pair.diagonal(rows), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("relu", 2.0), ("identity", 1.0), ("abs", 1.0)])
+def test_homogeneous_activations_are_stable_up_to_their_limit(name, limit):
+    """q = s_a E phi(sqrt(q) xi)^2 + 1 is linear, with the solution 1 / (1 - s_a / limit)."""
+    for share in (0.9, 0.999):
+        s_a = share * limit
+        spec = {"recurrent_var": s_a, "input_var": 1.0, "center": False}
+        K = deq_kernel(np.array([[1.0]]), activation=name, **spec)
+        np.testing.assert_allclose(K, 1 / limit / (1 - share), rtol=1e-9)
+    with pytest.raises(ValueError, match="no stable fixed point") as error:
+        deq_kernel(GOOD, activation=name, **{**spec, "recurrent_var": 1.01 * limit})
+    border = float(str(error.value).split("recurrent_var < ")[1].rstrip("."))
+    assert border == pytest.approx(limit, rel=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["ck", "ntk"])
+def test_an_explicit_kernel_names_what_is_too_large(kernel):
+    for layers in (["relu"], ["tanh", "gelu"]):
+        with pytest.raises(ValueError, match=r"row of norm 2e\+160 is too large"):
+            explicit_kernel([[1.0, 0.0], [2e160, 0.0]], layers=layers, kernel=kernel)
+        with pytest.raises(ValueError, match=r"tau0 = 1e\+160 is too large"):
+            explicit_kernel(GOOD, layers=layers, kernel=kernel, tau0=1e160)
+    with pytest.raises(ValueError, match=r"tau0 = 1e\+160 is too large"):
+        deq_kernel(GOOD, tau0=1e160)

@@ -8,6 +8,7 @@ input_var, in the latter case times the product of their norms.
 from functools import lru_cache
 from itertools import product
 
+from .._theory.activations import get_activation
 from .._theory.pair import DEQPairKernel
 from .._theory.spec import deq_spec, resolve_input_var
 
@@ -109,6 +110,8 @@ def without_bias(parameters):
 
 
 def _key(parameters, tau0):
+    # an Activation, since a callable that cannot be hashed has no key
+    parameters = {**parameters, "activation": get_activation(parameters["activation"])}
     return *(parameters[name] for name in DEQ_PARAMETERS[:-1]), tau0
 
 

@@ -54,7 +54,7 @@ def _kernel_matrix(pair, X, Y, n_threads):
     if one is not None:
         _fill_univariate(out, one, (norms1, unit1), (norms2, unit2), symmetric, n_threads)
         return out
-    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(norms, X.dtype)
+    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(pair, norms, X.dtype)
     whole = (slice(None), norms1, unit1), (slice(None), norms2, unit2)
     if len(groups) == 1:
         _fill(out, pair, (groups[0], groups[0]), *whole, symmetric, n_threads)
@@ -81,7 +81,7 @@ def kernel_diagonal(pair, X):
     """Return k(X[i], X[i]) as a tensor of shape (n,)."""
     norms, _ = normalise(X)
     out = X.new_empty(len(norms))
-    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(norms, X.dtype)
+    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(pair, norms, X.dtype)
     for norm_range in groups:
         rows = slice(None) if pair.homogeneous else _inside(norms, norm_range)
         out[rows] = _diagonal(pair, norm_range, norms[rows]).to(out)
@@ -108,9 +108,25 @@ def _empty(n_rows, n_columns, like):
     return torch.from_numpy(np.empty((n_rows, n_columns), dtype))
 
 
-def _groups(norms, dtype):
-    """Ranges that cover the norms, which are known to the precision of the rows."""
-    return scale_ranges(norms, digits=12 if dtype == torch.float64 else 6)
+def _groups(pair, norms, dtype):
+    """Ranges that cover the norms, which are known to the precision of the rows.
+
+    A range goes no further than its norms where the kernel does not exist.
+    """
+    ranges = scale_ranges(norms, digits=12 if dtype == torch.float64 else 6)
+    return [r if _exists(pair, r) else _narrowed(norms[_inside(norms, r)]) for r in ranges]
+
+
+@lru_cache(maxsize=256)
+def _exists(pair, norm_range):
+    """Whether the kernel exists throughout a range of norms."""
+    norms = torch.cat([torch.tensor(norm_range).double(), _row_nodes(norm_range)])
+    return bool(pair.stable(norms).all())
+
+
+def _narrowed(norms):
+    low, high = (float(end) for end in norms.aminmax())
+    return low * (1 - 1e-9), high * (1 + 1e-9)
 
 
 def _inside(norms, norm_range):

@@ -11,7 +11,17 @@ import torch
 from .duals import legendre
 
 FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
+_LARGEST = 1e151  # norms above it overflow on the way
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
+
+
+def require_in_range(norm, name="A row of norm"):
+    """Raise a ValueError if the square of a norm overflows."""
+    if not norm <= _LARGEST:
+        raise ValueError(
+            f"{name} {norm:.3g} is too large: its square is beyond the range of floating-point "
+            "numbers. Scale the rows."
+        )
 
 
 def gaussian_rule(kinks, scale):

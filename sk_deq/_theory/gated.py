@@ -26,6 +26,7 @@ _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
 _OCTAVES = 2  # of norms outside those of fit that one table of factors serves
 _OFFSET = 1000  # makes the index of such a range positive
+_MAX_SPANS = 16  # that are kept: their tables take a few megabytes each
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
 _MAX_GROUPS = 4
 _LAST_TERMS = 8  # one in so many carries what is left out
@@ -122,19 +123,30 @@ class GatedNetwork:
             octave = torch.log2(norms.clamp_min(FLOOR)).div(_OCTAVES, rounding_mode="floor").long()
             index = torch.where(outside, octave + _OFFSET, 0)
         for k in index.unique().tolist():
-            yield self._span(k), torch.nonzero(index == k)[:, 0]
+            rows = torch.nonzero(index == k)[:, 0]
+            if k:  # a row without a fixed point is named, no node
+                self.pair.rows(torch.stack(norms[rows].aminmax()).cpu())
+            yield self._span(k), rows
 
     def _span(self, index):
-        """The _Span of a range by its index; kept, but not in pickles."""
-        if index not in self._spans:
+        """The _Span of a range by its index; the last few are kept, but not in pickles."""
+        span = self._spans.pop(index, None)
+        if span is None:
             norm_range, factors = self.norm_range, self.factors
             if index:
                 start = (index - _OFFSET) * _OCTAVES
-                norm_range = 2.0**start, 2.0 ** (start + _OCTAVES)
-                with single_thread():
-                    factors = self._extended(scale_nodes(norm_range, _N_NODES))
-            self._spans[index] = _Span(norm_range, factors, self.pair.homogeneous, self.cut)
-        return self._spans[index]
+                norm_range = self._stable_part(2.0**start, 2.0 ** (start + _OCTAVES))
+                factors = self._extended(scale_nodes(norm_range, _N_NODES))
+            span = _Span(norm_range, factors, self.pair.homogeneous, self.cut)
+        self._spans[index] = span
+        for oldest in list(self._spans)[:-_MAX_SPANS]:
+            self._spans.pop(oldest, None)
+        return span
+
+    def _stable_part(self, low, high):
+        """The part of a range of norms, from that of fit on, where there is a fixed point."""
+        inside = min(max(self.norm_range[0], low), high)
+        return tuple(_last_stable(self.pair, inside, end) for end in (low, high))
 
     @cached_property
     def _spans(self):
@@ -223,6 +235,18 @@ def exact_match(spec, kernel, norms):
     factors = _factors(B.permute(2, 0, 1))
     factors = factors * _signs(spec, nodes, factors.shape[1])[:, None]
     return _with_best_cut(nodes, GatedNetwork(pair, (low, high), factors, complete, math.inf))
+
+
+def _last_stable(pair, norm, end):
+    """The norm between a stable one and `end` up to which there is a fixed point all along."""
+    for _ in range(5):
+        norms = torch.linspace(math.log(norm), math.log(end), 33, dtype=torch.float64).exp()
+        stable = pair.stable(norms)
+        if stable.all():
+            return end
+        first = int(stable.int().argmin())  # that has none
+        norm, end = float(norms[max(first - 1, 0)]), float(norms[first])
+    return norm
 
 
 def _factors(B):

@@ -9,7 +9,7 @@ import torch
 from . import duals
 from .activations import Activation, get_activation
 from .duality import dual_function
-from .expectations import FLOOR, centring_shift, moments, slope_square
+from .expectations import FLOOR, centring_shift, moments, require_in_range, slope_square
 from .pair import PairKernel
 
 
@@ -109,6 +109,7 @@ def resolve_layers(layers, tau0):
     """
     if not 0 < tau0 < math.inf:
         raise ValueError(f"tau0 must be finite and > 0, got {tau0}.")
+    require_in_range(tau0, "tau0 =")
     if isinstance(layers, str) or callable(layers):
         layers = [layers]
     if not isinstance(layers, Iterable):
@@ -149,6 +150,7 @@ class ExplicitPairKernel(PairKernel):
 
     def rows(self, norms):
         """Norm, then deviation and E sigma of every layer's pre-activations: (n, 1 + 2 L)."""
+        require_in_range(float(norms.max()))
         values, deviation = [norms], norms.clamp_min(FLOOR)
         for layer in self.layers:
             m = moments(layer.activation, deviation)

@@ -35,15 +35,17 @@ class PairKernel(Protocol):
     homogeneous: bool  # F scales with both norms
     smooth: bool  # F is smooth also where rows of different norms are nearly parallel
     has_entries: bool
-    limits: (
-        object  # cosines (n1, n2) -> (low, high) between which F is smooth in the angle; or None
-    )
+    limits: object  # (n1, n2) -> the cosines between which F is smooth in the angle; or None
 
     def rows(self, norms): ...
 
     def pairs(self, rows1, rows2, r): ...
 
     def diagonal(self, rows): ...
+
+    def stable(self, norms):
+        """For which norms (n,) of rows F exists."""
+        return torch.ones_like(norms, dtype=torch.bool)
 
     def reduced(self):
         """A simpler kernel, and the constant coordinate that its rows need, or None."""
@@ -116,6 +118,10 @@ class DEQPairKernel(PairKernel):
     def univariate(self):
         """The DEQSpec where phi is homogeneous and the kernel is not."""
         return self.spec if self.spec.activation.homogeneous and not self.homogeneous else None
+
+    def stable(self, norms):
+        """Which of these norms of rows (n,) have a stable fixed point."""
+        return self.spec.stable(norms)
 
     def rows(self, norms):
         """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""

@@ -17,7 +17,7 @@ import torch
 
 from .._torch import single_thread
 from .activations import Activation, get_activation
-from .expectations import FLOOR, moments, slope_square
+from .expectations import FLOOR, moments, require_in_range, slope_square
 
 KERNELS = ("ck", "ntk", "ntk_full")
 _LARGEST = 1e306  # variances above it are as good as infinite
@@ -63,21 +63,21 @@ class DEQSpec:
         ValueError
             If no stable fixed point exists for a row, or a norm is too large for the computation.
         """
+        require_in_range(float(norms.max()))
         deviation, stable = self._deviation(norms)
         if not stable.all():
             bad = norms[~stable]
-            if self.input_var * bad.max() ** 2 > _LARGEST:  # a tensor, whose square may be inf
-                raise ValueError(
-                    f"A row of norm {float(bad.max()):.3g} is too large: its square is beyond the "
-                    "range of floating-point numbers. Scale the rows."
-                )
-            largest = _largest_stable(self, lambda spec: bool(spec._deviation(bad)[1].all()))
+            largest = _largest_stable(self, lambda spec: bool(spec.stable(bad).all()))
             raise ValueError(
                 f"recurrent_var={self.recurrent_var:g} has no stable fixed point with activation="
                 f"{self.activation.name!r}, input_var={self.input_var:g} for a row of norm "
                 f"{float(bad[0]):.3g}; use recurrent_var < {largest:.6g}."
             )
         return deviation
+
+    def stable(self, norms):
+        """Which of these norms of rows (n,) have a stable fixed point."""
+        return self._deviation(norms)[1]
 
     def _deviation(self, norms):
         """Deviations, and whether each is a stable fixed point: s_a E phi'(u)^2 < 1."""
@@ -122,6 +122,7 @@ def deq_spec(activation, recurrent_var, input_var=None, bias_var=0.0, center=Tru
     input_var = _number("input_var", input_var, 0.0, strict=True)
     bias_var = _number("bias_var", bias_var, 0.0)
     tau0 = _number("tau0", tau0, 0.0, strict=True)
+    require_in_range(tau0, "tau0 =")
     if not isinstance(center, bool | np.bool_):
         raise TypeError(f"center must be True or False, got {center!r}.")
     if activation.lipschitz == math.inf:
@@ -187,7 +188,7 @@ def solve_variance(activation, recurrent_var, base, constant=None):
         # dq-derivative by Stein's lemma; E phi^2 and E phi have (xi^2 - 1) / (2 q) under E
         slope = m.centred_square_quadratic(mean) / (2 * q.clamp_min(FLOOR**2))
         gain = recurrent_var * slope
-        step = excess if iteration < 3 else excess / (1 - gain).clamp_min(0.02)
+        step = excess if iteration < 3 else excess / (1 - gain).clamp_min(1e-6)
         rounding = recurrent_var * (m.square + mean * mean)
         q = (q + step).clamp_min(0)
         lost = lost | ~(q <= _LARGEST)
