@@ -66,7 +66,9 @@ def test_four_numbers_are_the_taylor_coefficients_of_the_kernel(name, kernel):
 
 
 @pytest.mark.parametrize(("kernel", "first"), [("ck", False), ("ntk", False), ("ntk", True)])
-@pytest.mark.parametrize("layers", [["relu"], ["gelu", "elu"], ["softplus", "relu", "tanh"]])
+@pytest.mark.parametrize(
+    "layers", [["relu"], ["gelu", "elu"], ["softplus", "relu", "tanh"], ["softplus", "gelu", "elu"]]
+)
 def test_explicit_recursion_gives_the_taylor_coefficients_of_the_kernel(layers, kernel, first):
     numbers = explicit_coefficients(layers, tau0=1.1, kernel=kernel, train_first_layer=first)
 
