@@ -108,3 +108,19 @@ def test_what_is_found_out_of_sample_is_what_refitted_models_give(solver, n_clas
 
     best = minimize_scalar(loss, bounds=(-4, 6), method="bounded", options={"xatol": 1e-10})
     assert model.temperature_ == pytest.approx(np.exp(best.x), rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "cholesky", "cg", "nystroem"])
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_units_of_the_kernel_do_not_matter(solver, unit):
+    """Nor is anything warned of, for rounding is relative."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    y = np.sin(X[:, 0]) + 3
+    X[1] = X[0]  # a repeated row
+    options = {"activation": "relu", "kernel": "ck", "recurrent_var": 0.3, "center": False}
+    options |= {"input_scaling": None, "bias_var": 0.0, "solver": solver, "random_state": 0}
+    options |= {"n_components": 50, "tol": 1e-10}
+    expected = DEQKernelRidge(0.1, **options).fit(X, y).predict(X)
+    model = DEQKernelRidge(0.1 * unit**2, **options).fit(unit * X, y)
+    np.testing.assert_allclose(model.predict(unit * X), expected, rtol=1e-6)
