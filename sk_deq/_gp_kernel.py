@@ -75,25 +75,13 @@ class DEQKernel(Kernel):
     """
 
     def __init__(
-        self,
-        recurrent_var=0.2,
-        input_var=0.8,
-        bias_var=0.1,
-        activation="relu",
-        center=True,
-        tau0=1.0,
-        recurrent_var_bounds=(1e-3, 0.95),
-        input_var_bounds=(1e-4, 1e4),
+        self, recurrent_var=0.2, input_var=0.8, bias_var=0.1, activation="relu", center=True,
+        tau0=1.0, recurrent_var_bounds=(1e-3, 0.95), input_var_bounds=(1e-4, 1e4),
         bias_var_bounds=(1e-4, 1e4),
-    ):
-        self.recurrent_var = recurrent_var
-        self.input_var = input_var
-        self.bias_var = bias_var
-        self.activation = activation
-        self.center = center
-        self.tau0 = tau0
-        self.recurrent_var_bounds = recurrent_var_bounds
-        self.input_var_bounds = input_var_bounds
+    ):  # fmt: skip
+        self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
+        self.activation, self.center, self.tau0 = activation, center, tau0
+        self.recurrent_var_bounds, self.input_var_bounds = recurrent_var_bounds, input_var_bounds
         self.bias_var_bounds = bias_var_bounds
 
     @property

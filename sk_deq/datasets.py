@@ -56,11 +56,8 @@ def make_gaussian_mixture(
     >>> X.shape, y.mean().item(), round(float((X**2).sum(axis=1).mean()), 1)
     ((100, 400), 0.5, 1.4)
     """
-    for name, value in (
-        ("n_samples", n_samples),
-        ("n_features", n_features),
-        ("n_classes", n_classes),
-    ):
+    sizes = {"n_samples": n_samples, "n_features": n_features, "n_classes": n_classes}
+    for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     if n_features < n_classes:

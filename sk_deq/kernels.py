@@ -24,20 +24,9 @@ __all__ = ["DEQKernel", "deq_kernel", "explicit_kernel"]
 
 
 def deq_kernel(
-    X,
-    Y=None,
-    *,
-    kernel="ck",
-    activation="relu",
-    recurrent_var=0.2,
-    input_var=None,
-    bias_var=0.0,
-    center=True,
-    tau0=1.0,
-    method="exact",
-    device="cpu",
-    dtype=None,
-):
+    X, Y=None, *, kernel="ck", activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0,
+    center=True, tau0=1.0, method="exact", device="cpu", dtype=None,
+):  # fmt: skip
     r"""Kernel of an infinitely wide deep equilibrium model.
 
     The model is z = phi(sigma_a A z + sigma_b B x) / sqrt(m) with standard normal weights; its

@@ -164,16 +164,9 @@ def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=Fa
 
 
 def match_explicit(
-    activation,
-    *,
-    recurrent_var,
-    input_var=None,
-    tau0=1.0,
-    kernel="ck",
-    n_layers="auto",
-    family="auto",
-    tol=1e-8,
-):
+    activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck", n_layers="auto",
+    family="auto", tol=1e-8,
+):  # fmt: skip
     r"""Find a shallow explicit network with the four numbers of a DEQ.
 
     Parameters

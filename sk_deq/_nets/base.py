@@ -125,11 +125,8 @@ class BaseNetwork(DEQEstimator):
             raise ValueError(
                 "partial_fit needs train='all': train='readout' solves for all the rows at once."
             )
-        for name, given in [
-            ("early_stopping=True", self.early_stopping),
-            ("X_val", X_val is not None),
-            ("callbacks", self.callbacks),
-        ]:
+        useless = {"X_val": X_val is not None, "callbacks": self.callbacks}
+        for name, given in {"early_stopping=True": self.early_stopping, **useless}.items():
             if given:
                 raise ValueError(
                     f"{name} needs train='all': with train='readout' the readout is solved for, "

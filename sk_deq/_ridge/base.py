@@ -120,10 +120,8 @@ class BaseKernelRidge(DEQEstimator):
         """
         X, origin = self._rows_like_fit(X, method)
         fitted = self._fitted_rows
-        device = fitted.scaled.device
-        dual_coef, intercept = (
-            to_tensor(a, device=device) for a in (self.dual_coef_, self.intercept_)
-        )
+        dual_coef = to_tensor(self.dual_coef_, device=fitted.scaled.device)
+        intercept = to_tensor(self.intercept_, device=fitted.scaled.device)
         size = self.predict_batch_size or max(1, _BATCH // max(fitted.scaled.shape))
         out = dual_coef.new_empty(len(X), *dual_coef.shape[1:])
         for start in range(0, len(X), size):

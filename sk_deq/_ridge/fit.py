@@ -199,10 +199,8 @@ def _choose_kernel(rows, config, solver):
 def _solve_exactly(rows, kernel, alphas, validate, solver, config):
     """The Solution on the n x n matrix, and the rows that its coefficients are for."""
     n = len(rows.X)
-    _require_memory(
-        _MATRICES[solver] * n**2, n, solver, config,
-        "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'.",
-    )  # fmt: skip
+    remedy = "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'."
+    _require_memory(_MATRICES[solver] * n**2, n, solver, config, remedy)
     fitted = FittedRows(kernel, rows.X)
     K = kernel.matrix(fitted.scaled)
     y, w = rows.y.to(K), rows.w.to(K)

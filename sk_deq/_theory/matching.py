@@ -6,6 +6,7 @@ that scale (the equations leave it free), so that a solution depends on nothing 
 
 import math
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -107,28 +108,21 @@ def solve_matching(target, tau0, kernel, n_layers="auto", family="auto", tol=1e-
     """Try families and depths from the simplest on; see `theory.match_explicit`."""
     if family != "auto" and family not in _FAMILIES:
         raise ValueError(f"family={family!r} is unknown; use 'auto' or one of {list(_FAMILIES)}.")
-    depths = (1, 2, 3)
-    if n_layers != "auto":
-        if isinstance(n_layers, bool) or not isinstance(n_layers, int | np.integer) or n_layers < 1:
-            raise ValueError(f"n_layers must be 'auto' or a positive integer, got {n_layers!r}.")
-        depths = (int(n_layers),)
-    if family != "auto":
-        trials = [(depth, family) for depth in depths]
-    elif n_layers == "auto":
-        trials = _AUTO
-    else:
-        trials = [(int(n_layers), name) for name in _FAMILIES]
+    if n_layers != "auto" and (
+        isinstance(n_layers, bool) or not isinstance(n_layers, int | np.integer) or n_layers < 1
+    ):
+        raise ValueError(f"n_layers must be 'auto' or a positive integer, got {n_layers!r}.")
+    depths = (1, 2, 3) if n_layers == "auto" else (int(n_layers),)
+    names = _FAMILIES if family == "auto" else (family,)
+    trials = _AUTO if family == n_layers == "auto" else list(product(depths, names))
     # in units of tau0 the equations do not know it
     units = np.array([tau0**-2, tau0**-4, tau0**-4, 1.0])
     goal = np.array(target) / units / tau0**2
     best = None
-    for depth, name in trials:
-        for zero in _FAMILIES[name].hidden:
-            found = _solve(goal, _FAMILIES[name], depth, zero, kernel, tol)
-            if best is None or found[0] < best[0]:
-                best = (*found, name, depth)
-            if best[0] <= tol:
-                break
+    for depth, name, zero in ((d, n, zero) for d, n in trials for zero in _FAMILIES[n].hidden):
+        found = _solve(goal, _FAMILIES[name], depth, zero, kernel, tol)
+        if best is None or found[0] < best[0]:
+            best = (*found, name, depth)
         if best[0] <= tol:
             break
     residual, parameters, name, depth = best
@@ -144,13 +138,8 @@ def solve_matching(target, tau0, kernel, n_layers="auto", family="auto", tol=1e-
     for p in parameters:
         layers.append(_FAMILIES[name].layer(*p, scale))
         scale *= math.sqrt(_FAMILIES[name].moments(*p).square)
-    return MatchResult(
-        tuple(layers),
-        target,
-        KernelCoefficients(*(float(x) for x in achieved * units * tau0**2)),
-        float(residual),
-        depth,
-    )
+    achieved = KernelCoefficients(*(float(x) for x in achieved * units * tau0**2))
+    return MatchResult(tuple(layers), target, achieved, float(residual), depth)
 
 
 def _coefficients(layers, kernel):

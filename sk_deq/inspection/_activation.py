@@ -52,18 +52,9 @@ class ActivationDisplay(Display):
 
     @classmethod
     def from_layers(
-        cls,
-        activation,
-        layers,
-        *,
-        recurrent_var,
-        input_var=None,
-        bias_var=0.0,
-        center=True,
-        tau0=1.0,
-        ax=None,
-        **kwargs,
-    ):
+        cls, activation, layers, *, recurrent_var, input_var=None, bias_var=0.0, center=True,
+        tau0=1.0, ax=None, **kwargs,
+    ):  # fmt: skip
         """Compare a DEQ's activation with the layers of an explicit network.
 
         Parameters
