@@ -1,8 +1,11 @@
 """Formulas that the other tests do not tell from nearby ones, against slow or exact truths."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import LinAlgWarning
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.base import clone
@@ -12,7 +15,7 @@ from sk_deq._nets.fixed_point import solve
 from sk_deq._row_keys import row_keys
 from sk_deq._search.candidates import DEQ_PARAMETERS
 from sk_deq._search.criterion import FACTORS
-from sk_deq._solve.nystroem import landmarks_and_held_out
+from sk_deq._solve.nystroem import Sums, landmarks_and_held_out
 from sk_deq._torch import make_generator
 
 
@@ -124,3 +127,33 @@ def test_units_of_the_kernel_do_not_matter(solver, unit):
     expected = DEQKernelRidge(0.1, **options).fit(X, y).predict(X)
     model = DEQKernelRidge(0.1 * unit**2, **options).fit(unit * X, y)
     np.testing.assert_allclose(model.predict(unit * X), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [2.0**-30, 1.0, 2.0**30])
+def test_singular_normal_equations_are_solved_by_the_least_coefficients(unit):
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(-9, 9, (2, 40)).astype(float)
+    # so that the second pivot is 0 exactly, and the smallest eigenvalues are rounding
+    phi = unit * torch.tensor(np.stack([first, first, second, second, first + second]))
+    y, w = torch.tensor(rng.normal(size=(40, 2))), torch.ones(40, dtype=torch.float64)
+    sums = Sums(5, 2, "cpu")
+    sums.add(phi, y, w)
+    with pytest.warns(LinAlgWarning, match="numerically singular"):
+        beta, constant = sums.ridge(0.0)
+    centred = (phi - phi.mean(1, keepdim=True)).numpy().T
+    expected = np.linalg.lstsq(centred, y - y.mean(0), rcond=1e-10)[0]
+    np.testing.assert_allclose(beta, expected, rtol=1e-8, atol=1e-10 / unit)
+    np.testing.assert_allclose(constant, y.mean(0) - phi.mean(1) @ beta, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "cholesky", "auto"])
+def test_rows_of_zero_without_penalty(solver):
+    """Kernel and penalty are 0: what is left is the constant."""
+    model = DEQKernelRidge(
+        0.0, activation="relu", kernel="ck", recurrent_var=0.2, bias_var=0.0, center=False,
+        solver=solver,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)
+        model.fit(np.zeros((3, 2)), [1.0, 2.0, 6.0])
+    assert model.predict([[0.0, 0.0]]) == pytest.approx([3.0])
