@@ -123,9 +123,8 @@ class DEQKernel(Kernel):
             raise ValueError("Gradient can only be evaluated when Y is None.")
         spec = self._spec()
         if not eval_gradient:
-            return kernel_matrix(
-                DEQPairKernel(spec), _rows(X), Y if Y is None else _rows(Y)
-            ).numpy()
+            Y = None if Y is None else _rows(Y)
+            return kernel_matrix(DEQPairKernel(spec), _rows(X), Y).numpy()
         free = [h.name for h in self.hyperparameters if not h.fixed]
         K, gradient = kernel_and_derivatives(spec, _rows(X), free)
         variances = [getattr(self, name) for name in free]

@@ -107,31 +107,23 @@ def get_activation(activation):
             )
         return ACTIVATIONS[activation]
     if callable(activation):
-        _require_hash(activation)
+        try:
+            hash(activation)
+        except TypeError as error:
+            raise TypeError(
+                f"activation={type(activation).__name__!r} cannot be hashed, and tables are kept "
+                "by activation; pass a function, or give its class a __hash__."
+            ) from error
         return _from_callable(activation)
     raise TypeError(
         f"activation must be a name or an elementwise torch callable, got {type(activation)}."
     )
 
 
-def _name(fn):
-    return getattr(fn, "__name__", type(fn).__name__)
-
-
-def _require_hash(fn):
-    try:
-        hash(fn)
-    except TypeError as error:
-        raise TypeError(
-            f"activation={_name(fn)!r} cannot be hashed, and tables are kept by activation; pass a "
-            "function, or give its class a __hash__."
-        ) from error
-
-
 @lru_cache(maxsize=64)
 def _from_callable(fn):
     """Probe a user's callable: is it elementwise, where are its kinks, how steep is it?"""
-    name = _name(fn)
+    name = getattr(fn, "__name__", type(fn).__name__)
     raw = Activation(name, fn)
     # the irrational offset keeps grid points off kinks at round numbers
     grid = torch.linspace(-20, 20, 8001, dtype=torch.float64) + 0.0012345678

@@ -104,13 +104,10 @@ def _block(spec, rows, part, r, names, derivatives):
     means, scale = outer(torch.add, rows.mean, rows.mean), outer(torch.mul, s, s)
     dot = outer(torch.mul, rows.norms, rows.norms) * r.clamp(-1, 1)
     dual = dual_function(spec.activation, s[part], s)
-    rho, K, D = solve_correlation(
-        dual,
-        centring_shift(mu, rows.mean[part, None], rows.mean)[:, :, None],
-        s_a,
-        (spec.input_var * dot + spec.bias_var)[:, :, None],
-        scale[:, :, None],
-    )
+    shift = centring_shift(mu, rows.mean[part, None], rows.mean)
+    base = spec.input_var * dot + spec.bias_var
+    shift, base, scale = (values[:, :, None] for values in (shift, base, scale))
+    rho, K, D = solve_correlation(dual, shift, s_a, base, scale)
     K, D = K[:, :, 0], D[:, :, 0]
     gradient = []
     for name, d in zip(names, derivatives, strict=True):
