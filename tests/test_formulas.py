@@ -13,8 +13,10 @@ from sklearn.base import clone
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq._nets.fixed_point import solve
 from sk_deq._row_keys import row_keys
+from sk_deq._scaling import InputScaler
 from sk_deq._search.candidates import DEQ_PARAMETERS
 from sk_deq._search.criterion import FACTORS
+from sk_deq._solve.exact import solve_eigh
 from sk_deq._solve.nystroem import Sums, landmarks_and_held_out
 from sk_deq._torch import make_generator
 
@@ -157,3 +159,16 @@ def test_rows_of_zero_without_penalty(solver):
         warnings.simplefilter("ignore", LinAlgWarning)
         model.fit(np.zeros((3, 2)), [1.0, 2.0, 6.0])
     assert model.predict([[0.0, 0.0]]) == pytest.approx([3.0])
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_an_indefinite_matrix_is_told_in_any_units(unit):
+    K = unit * torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64)  # eigenvalues 3, -1
+    one = torch.ones(2, 1, dtype=torch.float64)
+    with pytest.warns(LinAlgWarning, match="indefinite"):
+        solve_eigh(K, one, one[:, 0], [unit])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-200, 1e200])
+def test_tau0_of_rows_as_they_are(size):
+    assert InputScaler(None).fit(size * np.eye(3)).tau0_ == pytest.approx(size, rel=1e-12, abs=0)
