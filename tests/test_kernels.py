@@ -528,3 +528,5 @@ def test_an_explicit_kernel_names_what_is_too_large(kernel):
             explicit_kernel(GOOD, layers=layers, kernel=kernel, tau0=1e160)
     with pytest.raises(ValueError, match=r"tau0 = 1e\+160 is too large"):
         deq_kernel(GOOD, tau0=1e160)
+    with pytest.raises(ValueError, match=r"row of norm 1e\+150 is too large"):
+        deq_kernel([[1.0, 0.0], [1e150, 0.0]], input_var=1e10)

@@ -15,9 +15,9 @@ _LARGEST = 1e151  # norms above it overflow on the way
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
 
 
-def require_in_range(norm, name="A row of norm"):
-    """Raise a ValueError if the square of a norm overflows."""
-    if not norm <= _LARGEST:
+def require_in_range(norm, input_var=1.0, name="A row of norm"):
+    """Raise a ValueError if the square of a norm, or input_var times it, overflows."""
+    if not max(1.0, input_var) ** 0.5 * norm <= _LARGEST:
         raise ValueError(
             f"{name} {norm:.3g} is too large: its square is beyond the range of floating-point "
             "numbers. Scale the rows."

@@ -109,7 +109,7 @@ def resolve_layers(layers, tau0):
     """
     if not 0 < tau0 < math.inf:
         raise ValueError(f"tau0 must be finite and > 0, got {tau0}.")
-    require_in_range(tau0, "tau0 =")
+    require_in_range(tau0, name="tau0 =")
     if isinstance(layers, str) or callable(layers):
         layers = [layers]
     if not isinstance(layers, Iterable):

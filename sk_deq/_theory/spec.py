@@ -63,7 +63,7 @@ class DEQSpec:
         ValueError
             If no stable fixed point exists for a row, or a norm is too large for the computation.
         """
-        require_in_range(float(norms.max()))
+        require_in_range(float(norms.max()), self.input_var)
         deviation, stable = self._deviation(norms)
         if not stable.all():
             bad = norms[~stable]
@@ -122,7 +122,7 @@ def deq_spec(activation, recurrent_var, input_var=None, bias_var=0.0, center=Tru
     input_var = _number("input_var", input_var, 0.0, strict=True)
     bias_var = _number("bias_var", bias_var, 0.0)
     tau0 = _number("tau0", tau0, 0.0, strict=True)
-    require_in_range(tau0, "tau0 =")
+    require_in_range(tau0, input_var, "tau0 =")
     if not isinstance(center, bool | np.bool_):
         raise TypeError(f"center must be True or False, got {center!r}.")
     if activation.lipschitz == math.inf:
