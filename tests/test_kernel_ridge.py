@@ -384,8 +384,11 @@ def test_rows_that_cannot_be_left_out(solver, alpha):
     np.testing.assert_allclose(p.sum(1), 1)
     np.testing.assert_allclose(p, [[0.2, 0.4, 0.4]] * 2, atol=0.12)  # the shares, smoothed
     two = DEQKernelRidgeClassifier(alpha, solver=solver).fit([[1.0]] * 3, [0, 1, 1])
-    # Platt's targets for one row of class 1 with share 2/3: (1 + 1) / (1 + 2) or 1 / (1 + 2) ...
-    np.testing.assert_allclose(two.predict_proba([[5.0]])[0], [7 / 18, 11 / 18], atol=1e-9)
+    # Platt's targets for rows of counts c: (c + 1) / (c + 2) or 1 / (c + 2); the total weight is
+    # that of the rows or, with alpha="auto", 1 for each distinct one
+    c0, c1 = (1 / 3, 2 / 3) if isinstance(alpha, str) else (1, 2)
+    p0 = (c0 + 1) / (c0 + 2) / 3 + 2 / (c1 + 2) / 3
+    np.testing.assert_allclose(two.predict_proba([[5.0]])[0], [p0, 1 - p0], atol=1e-9)
     regressor = DEQKernelRidge(alpha, solver=solver).fit(X, y, w)
     np.testing.assert_allclose(regressor.predict([[1.0, 1.0], [3.0, 0.0]]), w @ y / w.sum())
 
@@ -409,8 +412,9 @@ def test_a_row_with_all_the_weight_cannot_be_left_out(solver, alpha, heavy):
     if solver in ("cg", "nystroem"):  # of the rows, one is held out: it has no weight, or all
         assert np.abs(p - 0.5).max() < 1 / 6 + 1e-6
         return
-    # Platt's target for the row that counts; it is predicted from itself
-    np.testing.assert_allclose(p[:, y[heavy]], 2 / 3, atol=1e-6)
+    # Platt's target for the row that counts, as six with alpha="auto"; it is predicted from itself
+    expected = 7 / 8 if isinstance(alpha, str) else 2 / 3
+    np.testing.assert_allclose(p[:, y[heavy]], expected, atol=1e-6)
     if model.solver_ == "eigh" and alpha != 0.1:
         # the five others are predicted to be as the heavy one: three are not
         np.testing.assert_allclose(model.validation_errors_, 4 * 3 / 5)
@@ -492,7 +496,9 @@ def test_the_choice_of_a_solver_says_why(monkeypatch):
         config = replace(CONFIG, **changes)
         return choose_solver(config, lambda: n)
 
-    assert choose(100) == ("eigh", "exact, and 100 distinct rows are few enough")
+    assert choose(100) == ("cholesky", "exact, and 100 distinct rows are few enough")
+    assert choose(100, search=False).solver == choose(100, alphas=[1.0, 2.0]).solver == "eigh"
+    assert choose(9_000, search=False).solver == "cholesky"
     assert choose(100, solver="cg", alphas=[1.0]) == ("cg", "given")
     assert choose(9_000).solver == "cholesky" and choose(9_000, alphas=[1.0, 2.0]).solver != "eigh"
     assert choose(10**6) == ("nystroem", "1000000 distinct rows are too many for 'cholesky'")
@@ -500,15 +506,16 @@ def test_the_choice_of_a_solver_says_why(monkeypatch):
     # four matrices of 8 bytes a number, or three, in half of the memory
     for n_matrices, solver in [(4, "eigh"), (3, "cholesky")]:
         monkeypatch.setattr(fit, "total_memory", lambda device, n=n_matrices: 2 * n * 8 * 100**2)
-        assert (choose(100).solver, choose(101).solver != solver) == (solver, True)
+        found = [choose(m, search=solver != "eigh").solver for m in (100, 101)]
+        assert (found[0], found[1] != solver) == (solver, True)
     with pytest.raises(ValueError, match="takes a single alpha"):
         choose(10, solver="cholesky", alphas=[1.0, 2.0])
 
 
 CONFIG = RidgeConfig(
     classify=False, given={}, alphas=None, listed=False, search=True, weigh_features=True,
-    method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=10, device="cpu",
-    dtype=torch.float64, seed=0,
+    encodings=("plain",), method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=10,
+    device="cpu", dtype=torch.float64, seed=0,
 )  # fmt: skip
 
 

@@ -54,9 +54,13 @@ def test_leave_one_out_equals_brute_force(weighted):
     assert solution.alpha == alphas[best]
     torch.testing.assert_close(solution.predictions, brute[best], rtol=1e-9, atol=1e-10)
     for a, alpha in enumerate(alphas):
-        one = solve_cholesky(K, y, w, alpha, leave_one_out=True)
+        one = solve_cholesky(K, y, w, alpha, torch.arange(len(K)))
         torch.testing.assert_close(one.predictions, brute[a], rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(one.errors, errors[a : a + 1], rtol=1e-9, atol=0)
+        some = torch.tensor([2, 3, 11])
+        of_some = solve_cholesky(K, y, w, alpha, some)
+        torch.testing.assert_close(of_some.predictions, brute[a, some], rtol=1e-9, atol=1e-10)
+        assert torch.equal(of_some.rows, some)
 
 
 def test_a_singular_matrix_is_solved_with_a_warning():

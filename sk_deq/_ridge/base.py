@@ -12,6 +12,7 @@ from .._array_api import to_namespace_of
 from .._base import DEQEstimator, forget
 from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
+from .._search.encodings import ENCODINGS
 from .._theory.spec import KERNELS
 from .._torch import resolve_dtype, to_tensor
 from .fit import RidgeConfig
@@ -33,6 +34,7 @@ class BaseKernelRidge(DEQEstimator):
         "center": ["boolean", _AUTO],
         "input_scaling": [StrOptions(set(INPUT_SCALINGS) - {None} | {"auto"}), None],
         "hyperparameters": [StrOptions({"loo"}), None],
+        "encoding": [StrOptions({"auto", *ENCODINGS}), None],
         "feature_weights": [_AUTO, None],
         "method": [StrOptions({"exact", "high_dim"})],
         "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
@@ -49,14 +51,15 @@ class BaseKernelRidge(DEQEstimator):
         self, alpha="auto", *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
-        hyperparameters="loo", feature_weights="auto",
+        hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
         self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
         self.center, self.input_scaling = center, input_scaling
-        self.hyperparameters, self.feature_weights = hyperparameters, feature_weights
+        self.hyperparameters, self.encoding = hyperparameters, encoding
+        self.feature_weights = feature_weights
         self.method, self.solver, self.n_components, self.tol = method, solver, n_components, tol
         self.max_iter, self.device, self.dtype = max_iter, device, dtype
         self.predict_batch_size, self.random_state = predict_batch_size, random_state
@@ -70,8 +73,10 @@ class BaseKernelRidge(DEQEstimator):
         return RidgeConfig(
             classify=classify, given=given, alphas=_alphas(self.alpha),
             listed=np.ndim(self.alpha) > 0, search=self.hyperparameters == "loo",
-            weigh_features=self.feature_weights == "auto", method=self.method, solver=self.solver,
-            n_components=self.n_components, tol=self.tol, max_iter=self.max_iter,
+            weigh_features=self.feature_weights == "auto",
+            encodings=ENCODINGS if self.encoding == "auto" else (self.encoding or "plain",),
+            method=self.method, solver=self.solver, n_components=self.n_components, tol=self.tol,
+            max_iter=self.max_iter,
             device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )  # fmt: skip
@@ -105,13 +110,15 @@ class BaseKernelRidge(DEQEstimator):
         self.solver_, self.tau0_ = fitted.solver, kernel.tau0
         self.alpha_, self.n_iter_ = solution.alpha, solution.n_iter
         self.feature_weights_ = back(fitted.feature_weights)
+        encoding = fitted.choice.encoding
+        self.encoding_ = None if encoding is None or encoding.kind == "plain" else encoding.kind
         for name in DEQ_PARAMETERS:
-            setattr(self, f"{name}_", fitted.parameters[name])
+            setattr(self, f"{name}_", fitted.choice.parameters[name])
         if fitted.search_results is not None:
             self.search_results_ = fitted.search_results
-        if fitted.alphas is not None:
-            self.alphas_ = back(solution.errors.new_tensor(fitted.alphas))
-            self.validation_errors_ = back(solution.errors)
+        if fitted.path is not None:
+            alphas, errors = fitted.path
+            self.alphas_, self.validation_errors_ = back(errors.new_tensor(alphas)), back(errors)
 
     def _decision(self, X, method):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.

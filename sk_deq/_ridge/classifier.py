@@ -36,7 +36,8 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
         is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
         ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
-        the kernel; for a solver of one alpha the best of them on at most 1,000 rows.
+        the kernel and the mean weight of a row; for a solver of one alpha, the best of them on at
+        most 1,000 rows. A number is in the units of `sample_weight`, as in scikit-learn.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"
@@ -59,9 +60,16 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         among a few kernels, see Notes; those that are given stay. None: not searched, but
         recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
         "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
+    encoding : {"auto", "quantile", "bins", None}, default="auto"
+        What the kernel sees beside each column of more than four values: its normal score
+        ("quantile"), or its place in each of four bins between quartiles ("bins", piecewise
+        linear). More than 100 such columns are left alone. "auto": nothing unless the kernel is
+        searched; then "quantile", but "bins" or None where that lowers the leave-one-out errors by
+        more than 5 %.
     feature_weights : {"auto", None}, default="auto"
         Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
-        the leave-one-out errors by more than 10 %.
+        the leave-one-out errors by more than 10 %. Columns of one-hot code share a weight, as do
+        columns that leave their most frequent value in fewer than five rows.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or its high-dimensional approximation by four numbers.
     solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
@@ -70,8 +78,8 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
         which reads X in blocks of rows, in memory that does not grow with them. "auto": an exact
         solver if it takes no more than half of the memory and, on a CPU, there are at most 16,000
-        distinct rows (one alpha) or 8,000 (several); else "nystroem". With ``alpha="auto"``,
-        "eigh", then "cholesky" with one alpha, then "nystroem". `solver_` tells the choice.
+        distinct rows (one alpha) or 8,000 (several); else "nystroem". A search finds one alpha.
+        `solver_` tells the choice.
     n_components : int, default=None
         Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
         "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
@@ -117,8 +125,11 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         Likewise.
     center_ : bool
         Likewise.
+    encoding_ : str or None
+        What was put beside the columns.
     feature_weights_ : ndarray of shape (n_features,)
-        Weights v of the features; all 1 where they were not weighted.
+        Weights v of the features; all 1 where they were not weighted. Of a column and what was put
+        beside it, what they add to the mean squared norm, over what the column alone would.
     search_results_ : dict of ndarray of shape (n_candidates,)
         Parameters, alpha, leave-one-out errors and rank of the kernels compared; only after a
         search.
@@ -160,9 +171,10 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     decision values out of sample, with Platt's smoothing of the targets.
 
     The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
-    and rough, of rows of any norms and on the sphere. The best gets feature weights by gradient
-    descent on its leave-one-out errors. Errors are the squared error and the
-    log-loss, with equal weight.
+    and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It
+    and the roughest get feature weights by gradient descent on their leave-one-out errors. Of more
+    rows up to 4,000 decide between the two. Errors are the squared error and the log-loss, with
+    equal weight.
 
     References
     ----------
@@ -192,7 +204,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         self, alpha="auto", *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
-        hyperparameters="loo", feature_weights="auto",
+        hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
         class_weight=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
@@ -200,7 +212,8 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         super().__init__(
             alpha, kernel=kernel, activation=activation, recurrent_var=recurrent_var,
             input_var=input_var, bias_var=bias_var, center=center, input_scaling=input_scaling,
-            hyperparameters=hyperparameters, feature_weights=feature_weights, method=method,
+            hyperparameters=hyperparameters, encoding=encoding,
+            feature_weights=feature_weights, method=method,
             solver=solver, n_components=n_components, tol=tol, max_iter=max_iter, device=device,
             dtype=dtype, predict_batch_size=predict_batch_size, random_state=random_state,
         )  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 from .._array_api import take
 from .._memory import require_memory, total_memory
 from .._search.candidates import DEFAULT, HIGH_DIM, resolve
-from .._search.criterion import ALPHAS
-from .._search.search import Choice, search_kernel
+from .._search.criterion import ALPHAS, errors_of
+from .._search.search import MAX_ROWS, Choice, search_kernel
 from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
@@ -19,6 +19,8 @@ from .rows import TrainingRows
 _ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_LEFT_OUT = 500  # rows that are left out of a Cholesky factorisation of more than MAX_ROWS
+_FINAL_ROWS = 4000  # on which the best kernels of the search meet
 _N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
 
 
@@ -38,6 +40,8 @@ class RidgeConfig:
         Whether they were given as an array, be it of one.
     search, weigh_features : bool
         Whether the other DEQ parameters are searched, and the features weighted.
+    encodings : sequence of {"plain", "quantile", "bins"}
+        What the search may do with columns.
     method, solver, n_components, tol, max_iter
         As for the estimators.
     device : str
@@ -51,6 +55,7 @@ class RidgeConfig:
     listed: bool
     search: bool
     weigh_features: bool
+    encodings: tuple
     method: str
     solver: str
     n_components: int | None
@@ -71,11 +76,12 @@ class FittedRidge:
     solution : Solution
         Coefficients in the units of the targets.
     solver : str
-    alphas : list of float or None
-        The candidates, if they were compared.
-    parameters : dict
-        The DEQ parameters, chosen or given.
+    path : tuple of list and tensor, or None
+        The alphas that were compared, and their errors.
+    choice : Choice
+        Of the DEQ parameters, chosen or given.
     feature_weights : tensor of shape (n_features,)
+        Of the columns as they came.
     search_results : dict or None
     out_of_sample : tuple of tensors or None
         For a classifier: predictions, targets and weights of rows that were left out of the fit.
@@ -84,8 +90,8 @@ class FittedRidge:
     rows: FittedRows
     solution: Solution
     solver: str
-    alphas: list | None
-    parameters: dict
+    path: tuple | None
+    choice: Choice
     feature_weights: torch.Tensor
     search_results: dict | None
     out_of_sample: tuple | None
@@ -107,18 +113,17 @@ def fit_ridge(X, y, w, config):
     """
     scale = torch.ones_like(y[0]) if config.classify else _deviations(y, w)
     rows = TrainingRows(X, y / scale, w, config.seed)
+    unit = 1.0 if config.alphas is not None else rows.mean_weight
+    rows = rows.with_weights(w / unit)
     solver = choose_solver(config, lambda: rows.n_distinct).solver
     choice, searched = _choose_kernel(rows, config, solver)
     if solver != "nystroem":  # which leaves X where it is
         rows = rows.distinct()
-    kernel = row_kernel(
-        rows.X, rows.w, choice.parameters, choice.feature_weights,
-        config.method, config.device, config.dtype,
-    )  # fmt: skip
+    kernel = row_kernel(rows.X, rows.w, choice, config.method, config.device, config.dtype)
     alphas = config.alphas
     if alphas is None:
-        relative = [choice.relative_alpha] if solver in _ONE_ALPHA else ALPHAS
         level = kernel.mean_diagonal(rows.X, rows.w)
+        relative = [choice.relative_alpha] if solver in _ONE_ALPHA else ALPHAS
         alphas = [float(alpha * level) for alpha in relative]
     compare = len(alphas) > 1 or config.listed
     if rows.n_distinct == 1:  # no other rows to be predicted from: the constant is all there is
@@ -126,11 +131,13 @@ def fit_ridge(X, y, w, config):
     validate = compare or (config.classify and rows.n_distinct > 1)
     solve = _solve_exactly if solver in _MATRICES else _solve_by_landmarks
     solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
-    weights = choice.feature_weights
+    path = (alphas, solution.errors) if compare else None
+    if config.alphas is None and solver in _ONE_ALPHA and choice.path is not None:
+        path = [float(alpha * level) for alpha in choice.path[0]], choice.path[1]
     return FittedRidge(
-        rows=fitted_rows, solution=solution.times(scale), solver=solver,
-        alphas=alphas if compare else None, parameters=choice.parameters,
-        feature_weights=w.new_ones(X.shape[1]) if weights is None else weights,
+        rows=fitted_rows, solution=solution.times(scale, unit), solver=solver,
+        path=None if path is None else ([unit * alpha for alpha in path[0]], path[1]),
+        choice=choice, feature_weights=choice.weights_of_sources(X.shape[1]),
         search_results=choice.results if searched else None,
         out_of_sample=_out_of_sample(solution, rows, fitted_rows) if config.classify else None,
     )  # fmt: skip
@@ -168,9 +175,12 @@ def choose_solver(config, n_distinct):
         )
     if solver != "auto":
         return SolverChoice(solver, "given")
-    exact = ["eigh", "cholesky"] if alphas is None else ["eigh" if n_alphas > 1 else "cholesky"]
+    if alphas is None:
+        exact = ["cholesky"] if config.search else ["eigh", "cholesky"]
+    else:
+        exact = ["eigh" if n_alphas > 1 else "cholesky"]
     if config.method == "high_dim":
-        return SolverChoice(exact[0], "method='high_dim'")
+        return SolverChoice("eigh" if n_alphas > 1 else "cholesky", "method='high_dim'")
     n = n_distinct()
     for solver in exact:
         needed = _MATRICES[solver] * n**2 * config.dtype.itemsize
@@ -186,14 +196,34 @@ def _choose_kernel(rows, config, solver):
     free = not default.keys() <= {"input_var", *config.given}
     search = config.search and free and config.method == "exact"
     (parameters,) = resolve(config.given, [default])
-    if not search and not (config.alphas is None and solver in _ONE_ALPHA):
+    encodings = config.encodings if search or len(config.encodings) == 1 else ("plain",)
+    needs_alpha = config.alphas is None and solver in _ONE_ALPHA
+    if not search and not needs_alpha and encodings == ("plain",):
         return Choice(parameters), False
-    choice = search_kernel(
+    choices = search_kernel(
         rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
         classify=config.classify, alphas=config.alphas,
-        feature_weights=search and config.weigh_features,
+        feature_weights=search and config.weigh_features, encodings=encodings,
     )  # fmt: skip
-    return choice, search
+    return _final_round(rows, choices, config), search
+
+
+def _final_round(rows, choices, config):
+    """The Choice that does best on more rows than were searched on, by rows left out of them."""
+    if len(choices) == 1 or rows.n_distinct <= MAX_ROWS:
+        return choices[0]
+    rows = rows.sample(_FINAL_ROWS).distinct()
+    left_out = _left_out(rows)
+    y, w = rows.y[left_out], rows.w[left_out]
+    errors = []
+    for choice in choices:
+        kernel = row_kernel(rows.X, rows.w, choice, "exact", config.device, torch.float64)
+        alpha = choice.relative_alpha * kernel.mean_diagonal(rows.X, rows.w)
+        K = kernel.matrix(kernel.rows(rows.X))
+        solution = solve_cholesky(K, rows.y.to(K), rows.w.to(K), alpha, left_out.to(K.device))
+        errors.append(errors_of(solution.predictions.to(y), y, w, config.classify)[0])
+    errors = torch.stack(errors)
+    return choices[int((errors / errors.amin(0)).mean(1).argmin())]
 
 
 def _solve_exactly(rows, kernel, alphas, validate, solver, config):
@@ -206,7 +236,14 @@ def _solve_exactly(rows, kernel, alphas, validate, solver, config):
     y, w = rows.y.to(K), rows.w.to(K)
     if solver == "eigh":
         return solve_eigh(K, y, w, alphas), fitted
-    return solve_cholesky(K, y, w, alphas[0], leave_one_out=validate), fitted
+    left_out = _left_out(rows).to(K.device) if validate else None
+    return solve_cholesky(K, y, w, alphas[0], left_out), fitted
+
+
+def _left_out(rows):
+    """Indices of the distinct rows that a Cholesky factorisation leaves out, one at a time."""
+    n = len(rows.X)
+    return torch.arange(n) if n <= MAX_ROWS else rows.keys.cpu().argsort()[:_LEFT_OUT].sort().values
 
 
 def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):

@@ -1,10 +1,11 @@
-"""The kernel of a ridge on rows as they come: scaled, weighted by feature, then a DEQ's kernel."""
+"""The kernel of a ridge on rows as they come: encoded, weighted, scaled, then a DEQ's kernel."""
 
 from dataclasses import dataclass
 
 import torch
 
 from .._scaling import InputScaler, row_norms
+from .._search.encodings import Encoding
 from .._theory.engine import kernel_diagonal, kernel_matrix
 from .._theory.four_numbers import (
     KernelCoefficients,
@@ -25,10 +26,12 @@ class RowKernel:
 
     Parameters
     ----------
+    encoding : Encoding or None
+        Of the columns.
+    feature_scale : tensor of shape (n_encoded,) or None
+        What encoded columns are multiplied by.
     scaler : InputScaler
         Of weighted rows.
-    feature_scale : tensor of shape (n_features,) or None
-        What features are multiplied by.
     pair : DEQPairKernel
         The kernel of scaled rows,
     numbers : KernelCoefficients or None
@@ -39,8 +42,9 @@ class RowKernel:
     dtype : torch.dtype
     """
 
-    scaler: InputScaler
+    encoding: Encoding | None
     feature_scale: torch.Tensor | None
+    scaler: InputScaler
     pair: DEQPairKernel
     numbers: KernelCoefficients | None
     tau0: float
@@ -50,7 +54,7 @@ class RowKernel:
     def rows(self, X):
         """Rows of X scaled, on the device and in the precision of the computation."""
         rows = to_tensor(X, dtype=self.dtype, device=present_device(self.device))
-        return self.scaler.transform(_weighted(rows, self.feature_scale))
+        return self.scaler.transform(_weighted(rows, self.encoding, self.feature_scale))
 
     def matrix(self, rows, others=None):
         """k of scaled rows (m, ..) with others (n, ..), or with one another: (m, n)."""
@@ -66,17 +70,18 @@ class RowKernel:
         return float(w @ torch.cat(diagonal) / w.sum())
 
 
-def row_kernel(X, w, parameters, feature_weights, method, device, dtype):
-    """The RowKernel with these DEQ parameters for training rows X (n, n_features), weights w (n,).
+def row_kernel(X, w, choice, method, device, dtype):
+    """The RowKernel of a Choice for training rows X (n, n_features), weights w (n,).
 
     Raises
     ------
     ValueError
         If a row has no stable fixed point, or `method` does not describe the DEQ.
     """
-    p = parameters
-    scale = None if feature_weights is None else feature_weights.sqrt().cpu()
-    norms = [row_norms(_weighted(to_tensor(x, dtype=torch.float64), scale)) for x in _tiles(X)]
+    p, encoding, weights = choice.parameters, choice.encoding, choice.feature_weights
+    scale = None if weights is None else weights.sqrt().cpu()
+    tiles = (to_tensor(x, dtype=torch.float64) for x in _tiles(X))
+    norms = [row_norms(_weighted(x, encoding, scale)) for x in tiles]
     scaler = InputScaler(p["input_scaling"], input_var=p["input_var"], bias_var=p["bias_var"])
     scaler.fit(torch.cat(norms)[:, None], w)
     tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
@@ -89,7 +94,8 @@ def row_kernel(X, w, parameters, feature_weights, method, device, dtype):
     spec = deq_spec(p["activation"], *variances, p["center"], tau0)
     if method == "high_dim":
         numbers = deq_numbers(spec, p["kernel"])
-    return RowKernel(scaler, scale, DEQPairKernel(spec, p["kernel"]), numbers, tau0, device, dtype)
+    pair = DEQPairKernel(spec, p["kernel"])
+    return RowKernel(encoding, scale, scaler, pair, numbers, tau0, device, dtype)
 
 
 class FittedRows:
@@ -120,7 +126,8 @@ class FittedRows:
         return {**self.__dict__, "X": on_cpu(self.X), "_scaled": None}
 
 
-def _weighted(rows, scale):
+def _weighted(rows, encoding, scale):
+    rows = rows if encoding is None else encoding.transform(rows)
     return rows if scale is None else rows * scale.to(rows)
 
 

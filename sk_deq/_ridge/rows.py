@@ -40,6 +40,23 @@ class TrainingRows:
         """Number of distinct rows of positive weight."""
         return len(torch.unique(self.keys[self.w > 0]))
 
+    @property
+    def mean_weight(self):
+        """Total weight over the number of distinct rows."""
+        return float(self.w.sum()) / self.n_distinct
+
+    def with_weights(self, w):
+        """The same rows with other weights, which are positive where these are."""
+        return TrainingRows(self.X, self.y, w, self.seed, self._keys)
+
+    def sample(self, n):
+        """TrainingRows of the n distinct rows of positive weight with the smallest keys."""
+        keys = torch.unique(self.keys[self.w > 0])[:n]
+        kept = torch.isin(self.keys, keys) & (self.w > 0)
+        return TrainingRows(
+            take(self.X, kept), self.y[kept], self.w[kept], self.seed, self.keys[kept]
+        )
+
     def distinct(self):
         """TrainingRows without rows of weight 0, and with repeated ones merged into one."""
         kept = self.w > 0

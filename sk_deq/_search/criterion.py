@@ -6,27 +6,41 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from .._scaling import InputScaler
+from .._scaling import InputScaler, root_mean_square_norm
 from .._solve.leave_one_out import leave_one_out
 from .._theory.engine import kernel_matrix
 from .angles import angle_kernel
 from .candidates import DEQ_PARAMETERS, is_angular, pair_kernel
+from .encodings import Encoding
 
 ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the kernel
 FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
 _PRECISION = 1e-11  # relative, of kernels that are looked up in tables
 
 
-@dataclass
+@dataclass(eq=False)
 class Data:
-    """The rows that candidates are compared on, and their Gram matrix."""
+    """The encoded rows that candidates are compared on, and their Gram matrix."""
 
+    encoding: Encoding
     X: torch.Tensor
     gram: torch.Tensor
     y: torch.Tensor
     w: torch.Tensor
     classify: bool
     alphas: list | None
+
+    @classmethod
+    def encoded(cls, encoding, X, y, w, classify, alphas, scale=True):
+        """Of rows X (n, n_features), which are encoded and then scaled to mean squared norm 1."""
+        X = encoding.transform(X)
+        X = X / (root_mean_square_norm(X, w) or 1.0) if scale else X
+        return cls(encoding, X, X @ X.T, y, w, classify, alphas)
+
+    @property
+    def moments(self):
+        """Weighted mean squares of the columns."""
+        return self.w @ self.X.square() / self.w.sum()
 
     @property
     def task(self):
@@ -36,6 +50,11 @@ class Data:
         """The same rows with features x_j v_j^(1/2)."""
         Z = self.X * v.sqrt()
         return replace(self, X=Z, gram=Z @ Z.T)
+
+    def to(self, dtype):
+        """The same in another precision; without a Gram matrix."""
+        X, y, w = (part.to(dtype) for part in (self.X, self.y, self.w))
+        return replace(self, X=X, y=y, w=w, gram=None)
 
     def kernel(self, parameters):
         """The kernel matrix of a candidate."""
@@ -54,14 +73,8 @@ class Data:
         level = float(self.w @ K.diagonal() / self.w.sum())
         alphas = ALPHAS * level if self.alphas is None else np.asarray(self.alphas)
         predictions = leave_one_out(K, self.y, self.w, alphas, _PRECISION)
-        errors = [squared_error(predictions, self.y, self.w)]
-        factors = torch.ones_like(errors[0])
-        if self.classify:
-            losses = [log_loss(f * predictions, self.y, self.w) for f in FACTORS]
-            least = torch.stack(losses).min(0)
-            errors.append(least.values)
-            factors = predictions.new_tensor(FACTORS)[least.indices]
-        return Score(alphas, alphas / level, torch.stack(errors), factors)
+        errors, factors = errors_of(predictions, self.y, self.w, self.classify)
+        return Score(alphas, alphas / level, errors, factors)
 
 
 @dataclass
@@ -80,6 +93,18 @@ class Score:
         """Mean of the errors in units of reference (1 or 2,), for every alpha: (n_alphas,)."""
         ratio = (self.errors / reference[:, None]).mean(0)
         return torch.where(torch.isfinite(ratio), ratio, torch.inf)
+
+
+def errors_of(predictions, y, w, classify):
+    """Errors (1 or 2, ..) of predictions (n, .., n_outputs) as in a Score, and the factors (..)."""
+    errors = [squared_error(predictions, y, w)]
+    factors = torch.ones_like(errors[0])
+    if classify:
+        losses = [log_loss(factor * predictions, y, w) for factor in FACTORS]
+        least = torch.stack(losses).min(0)
+        errors.append(least.values)
+        factors = predictions.new_tensor(FACTORS)[least.indices]
+    return torch.stack(errors), factors
 
 
 def squared_error(predictions, y, w):
@@ -102,6 +127,7 @@ def log_loss(scores, y, w):
 class Trial:
     """A candidate as it was compared: its Score, the criterion, and the alpha it is for."""
 
+    data: Data
     parameters: dict
     score: Score
     criterion: float
@@ -115,15 +141,15 @@ class Trial:
 
 
 def compare(scored):
-    """Trials of pairs of parameters and Score.
+    """Trials of triples of Data, parameters and Score.
 
     The criterion is the mean of both errors, each in units of the least of the whole grid.
     """
-    least = torch.stack([score.errors.amin(1) for _, score in scored]).amin(0)
-    relative = [score.relative_to(least) for _, score in scored]
+    least = torch.stack([score.errors.amin(1) for _, _, score in scored]).amin(0)
+    relative = [score.relative_to(least) for _, _, score in scored]
     return [
-        Trial(parameters, score, float(ratio.min()), int(ratio.argmin()))
-        for (parameters, score), ratio in zip(scored, relative, strict=True)
+        Trial(*candidate, float(ratio.min()), int(ratio.argmin()))
+        for candidate, ratio in zip(scored, relative, strict=True)
     ]
 
 
@@ -133,6 +159,7 @@ def results_table(trials):
     criteria = [trial.criterion for trial in trials]
     columns = {name: [trial.parameters[name] for trial in trials] for name in DEQ_PARAMETERS}
     columns |= {
+        "encoding": [trial.data.encoding.kind for trial in trials],
         "alpha": [trial.score.alphas[trial.at] for trial in trials],
         "squared_error": [error[0] for error in errors],
         "log_loss": [error[1] for error in errors],

@@ -24,7 +24,7 @@ def _objective(data, parameters, log_v, others):
     X, y, w = data.X, data.y, data.w
     total = w.sum()
     moments = w @ X.square()
-    v = log_v.exp()
+    v = log_v.exp()[data.encoding.blocks]
     alpha, bias, factor = others.exp()
     bias = bias * (moments @ v) / moments.sum()
     table = angular_kernel(without_bias(parameters))
@@ -36,23 +36,38 @@ def _objective(data, parameters, log_v, others):
     if data.classify:
         chance = np.log(max(2, y.shape[1]))
         objective = objective + log_loss(factor * predictions, y, w) / chance
-    return objective + _PRIOR[data.task] * (log_v - log_v.mean()).square().sum() / total
+    return objective + _PRIOR[data.task] * (log_v - log_v.mean()).square().sum() / len(X)
 
 
-def learn_weights(data, trial, bias_given):
-    """Descend the criterion by Adam from a Trial's equal weights; return weights and bias_var."""
-    parameters, score, at = trial.parameters, trial.score, trial.at
-    X, input_var = data.X, parameters["input_var"]
-    moments = data.w @ X.square() / data.w.sum()
+def learn_weights(trial, bias_given):
+    """Descend the criterion by Adam from a Trial's equal weights; return weights and bias_var.
+
+    In single precision, which is enough for a direction; in double where K + alpha is singular to
+    the former.
+    """
+    data, parameters = trial.data, trial.parameters
+    moments, input_var = data.moments, parameters["input_var"]
     bias = parameters["bias_var"] / input_var
-    alphas = score.relative_alphas.clip(1e-8)
+    alphas = trial.score.relative_alphas.clip(1e-8)
     least, most = (bias, bias) if bias_given else (1e-3 * moments.sum(), 30 * moments.sum())
-    low = X.new_tensor([alphas.min(), least, 1e-3]).log()
-    high = X.new_tensor([alphas.max(), most, 1e3]).log()
-    others = X.new_tensor([alphas[at], bias, score.factors[at]]).log()
-    x = torch.cat([X.new_zeros(X.shape[1]), others])
+    low = moments.new_tensor([alphas.min(), least, 1e-3]).log()
+    high = moments.new_tensor([alphas.max(), most, 1e3]).log()
+    others = moments.new_tensor([alphas[trial.at], bias, trial.score.factors[trial.at]]).log()
+    try:
+        x = _descend(data.to(torch.float32), parameters, others, low, high)
+    except torch.linalg.LinAlgError:
+        x = _descend(data, parameters, others, low, high)
+    v = x[:-3].exp()[data.encoding.blocks]
+    bias_var = parameters["bias_var"] if bias_given else float(x[-2].exp()) * input_var
+    return v * moments.sum() / (moments @ v), bias_var
+
+
+def _descend(data, parameters, others, low, high):
+    """Adam from log v = 0 and `others`, which stay between low and high; in the dtype of data."""
+    others, low, high = (bound.to(data.X) for bound in (others, low, high))
+    x = torch.cat([others.new_zeros(int(data.encoding.blocks.max()) + 1), others])
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    for step in range(1, _STEPS[data.task] + 1):  # Adam
+    for step in range(1, _STEPS[data.task] + 1):
         x.requires_grad_()
         objective = _objective(data, parameters, x[:-3], x[-3:])
         if step == 1:
@@ -67,6 +82,4 @@ def learn_weights(data, trial, bias_given):
         ]
         x = x.detach() - _STEP * unbiased[0] / (unbiased[1].sqrt() + 1e-10)
         x[-3:] = x[-3:].clamp(low, high)
-    x = x.detach()
-    v = x[:-3].exp()
-    return v * moments.sum() / (moments @ v), float(x[-2].exp()) * input_var
+    return x.detach().double()

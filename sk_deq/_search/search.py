@@ -15,10 +15,12 @@ from .._scaling import root_mean_square_norm
 from .._torch import to_tensor
 from .candidates import BIASES, CANDIDATES, is_angular, resolve, stable
 from .criterion import Data, Trial, compare, results_table
+from .encodings import Encoding, fit_encodings
 from .feature_weights import learn_weights
 
 MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
 _MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
+_OTHER_ENCODING = 0.95  # likewise for an encoding that is not the first
 _GAIN = 0.9  # the criterion with weights is divided by this: they must pay
 
 
@@ -32,19 +34,35 @@ class Choice:
         The DEQ parameters.
     relative_alpha : float
         The best penalty, in units of the mean diagonal of the kernel.
-    feature_weights : tensor of shape (n_features,) or None
-        Weights v, which keep the mean squared norm of the rows; None for equal ones.
+    encoding : Encoding or None
+        Of the columns; None leaves them as they are.
+    feature_weights : tensor of shape (n_encoded,) or None
+        Weights v of encoded columns, which keep the mean squared norm of the rows; None for equal
+        ones.
+    moments : tensor of shape (n_encoded,) or None
+        Mean squares of the encoded columns.
+    path : tuple of ndarray and tensor, or None
+        Penalties in units of the mean diagonal, and their squared errors.
     results : dict of ndarray of shape (n_candidates,)
         What was compared; the last entry is the one with feature weights, where they were tried.
     """
 
     parameters: dict
     relative_alpha: float = 1.0
+    encoding: Encoding | None = None
     feature_weights: torch.Tensor | None = None
+    moments: torch.Tensor | None = None
+    path: tuple | None = None
     results: dict = field(default_factory=dict)
 
+    def weights_of_sources(self, n_features):
+        """Feature weights (n_features,) of the columns as they came."""
+        if self.feature_weights is None:
+            return torch.ones(n_features, dtype=torch.float64)
+        return self.encoding.per_source(self.feature_weights, self.moments)
 
-def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights):
+
+def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights, encodings):
     """Choose the DEQ parameters that are not given, and feature weights, by leave-one-out.
 
     Parameters
@@ -66,10 +84,14 @@ def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights):
         Penalties to compare; None means `ALPHAS` times the mean diagonal of the kernel.
     feature_weights : bool
         Whether to learn them.
+    encodings : sequence of {"plain", "quantile", "bins"}
+        Those to compare.
 
     Returns
     -------
-    Choice
+    list of Choice
+        The best, and the best of the rough kernels, or of the others, where that is rough: more
+        rows may change their order.
 
     Raises
     ------
@@ -79,38 +101,68 @@ def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights):
     X, y, w = _some_rows(X, y, w, keys, classify)
     lonely = w.max() > _MOST_OF_ALL * w.sum()  # a row that cannot be predicted from the others
     if len(X) < 3 or lonely or torch.equal(y.amin(0), y.amax(0)):
-        return Choice(resolve(given)[0])  # nothing tells candidates apart
+        return [Choice(resolve(given)[0])]  # nothing tells candidates apart
     as_is = given.get("input_scaling", "rms") is None
-    X = X / (1.0 if as_is else root_mean_square_norm(X, w) or 1.0)
-    unit = root_mean_square_norm(X, w) ** 2 or 1.0  # 1 but where rows are taken as they are
-    data = Data(X, X @ X.T, y, w, classify, alphas)
+    tables = [
+        Data.encoded(encoding, X, y, w, classify, alphas, scale=not as_is)
+        for encoding in fit_encodings(X, w, ("plain",) if as_is else encodings)
+    ]
+    unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
     candidates = stable(resolve(given, CANDIDATES, [bias * unit for bias in BIASES]))
-    trials = compare([(parameters, data.score(parameters)) for parameters in candidates])
+    first, *others = tables
+    scored = [(first, parameters, first.score(parameters)) for parameters in candidates]
+    best = min(compare(scored), key=lambda trial: trial.criterion)
+    scored += [(data, best.parameters, data.score(best.parameters)) for data in others]
+    trials = compare(scored)
+    for trial in trials[len(candidates) :]:
+        trial.criterion /= _OTHER_ENCODING
     best = min(trials, key=lambda trial: trial.criterion)
     if feature_weights and X.shape[1] > 1:
-        trials += [_weighted(data, start, best, given) for start in _starts(trials, best, classify)]
-    best = min(trials, key=lambda trial: trial.criterion)
-    return Choice(best.parameters, best.relative_alpha, best.feature_weights, results_table(trials))
+        trials += [_weighted(start, best, given) for start in _starts(trials, best)]
+    trials.sort(key=lambda trial: trial.criterion)
+    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])]
+    table = results_table(trials)
+    return [
+        Choice(
+            trial.parameters, trial.relative_alpha, trial.data.encoding, trial.feature_weights,
+            trial.data.moments, (trial.score.relative_alphas, trial.score.errors[0]), table,
+        )
+        for trial in trials[:1] + rough[:1]
+    ]  # fmt: skip
 
 
-def _weighted(data, start, best, given):
+def _is_rough(trial):
+    """Whether the kernel is nearly as local as a Laplace kernel, which gains most by more rows."""
+    return trial.parameters["kernel"] != "ck" and trial.parameters["input_scaling"] == "sphere"
+
+
+def _weighted(start, best, given):
     """The Trial of a candidate with feature weights, beside the best without."""
-    v, bias_var = learn_weights(data, start, "bias_var" in given)
+    v, bias_var = learn_weights(start, "bias_var" in given)
     parameters = {**start.parameters, "bias_var": bias_var}
-    score = data.weighted(v).score(parameters)
+    score = start.data.weighted(v).score(parameters)
     gain = score.relative_to(best.score.errors[:, best.at])
     return Trial(
-        parameters, score, best.criterion * float(gain.min()) / _GAIN, int(gain.argmin()), v
+        start.data,
+        parameters,
+        score,
+        best.criterion * float(gain.min()) / _GAIN,
+        int(gain.argmin()),
+        v,
     )
 
 
-def _starts(trials, best, classify):
-    """Trials to learn weights from: the best, and for regression the first NTK too.
+def _starts(trials, best):
+    """Trials to learn weights from: the best, and the roughest kernel if that is another.
 
     Smooth and rough kernels may do equally well without weights and the rough one better with them.
     """
-    ntk = [trial for trial in trials if trial.parameters["kernel"] == "ntk"]
-    starts = [best] if classify else [best, *(trial for trial in ntk[:1] if trial is not best)]
+    rough = [trial for trial in trials if _is_rough(trial)]
+    starts = [best]
+    if rough and not _is_rough(best):
+        parameters = rough[0].parameters
+        pair = [(best.data, p, best.data.score(p)) for p in (best.parameters, parameters)]
+        starts.append(compare(pair)[1])
     return [trial for trial in starts if is_angular(trial.parameters)]
 
 
@@ -125,6 +177,7 @@ def _some_rows(X, y, w, keys, classify):
             order = torch.argsort(label[rows][first], stable=True)
         picked = order[torch.arange(MAX_ROWS, device=w.device) * len(order) // MAX_ROWS]
         rows = rows[torch.isin(keys[rows], distinct[picked])]
+    rows = rows[keys[rows].argsort(stable=True)]  # sums round alike in whatever order rows come
     X, y, w = to_tensor(take(X, rows), dtype=torch.float64), y[rows], w[rows]
     first, y, w = merge_repeated_rows(X, y, w, keys[rows])
     return X if first is None else X[first], y, w

@@ -37,10 +37,10 @@ class Solution:
     rows: torch.Tensor | None = None
     n_iter: int = 1
 
-    def times(self, scale):
-        """The Solution for targets multiplied by scale (n_outputs,)."""
+    def times(self, scale, unit=1.0):
+        """The Solution for targets multiplied by scale (n_outputs,), and weights by unit."""
         dual_coef, intercept = (x * scale.to(x) for x in (self.dual_coef, self.intercept))
-        return replace(self, dual_coef=dual_coef, intercept=intercept)
+        return replace(self, dual_coef=dual_coef, intercept=intercept, alpha=unit * self.alpha)
 
 
 def solve_eigh(K, y, w, alphas):
@@ -73,7 +73,7 @@ def solve_eigh(K, y, w, alphas):
     )
 
 
-def solve_cholesky(K, y, w, alpha, leave_one_out=False):
+def solve_cholesky(K, y, w, alpha, left_out=None):
     """Solve for one alpha by a Cholesky factorisation.
 
     Parameters
@@ -81,8 +81,8 @@ def solve_cholesky(K, y, w, alpha, leave_one_out=False):
     K, y, w
         As for `solve_eigh`, which takes over, with a warning, if K is not positive definite.
     alpha : float
-    leave_one_out : bool, default=False
-        Whether to predict every row from all others too; it takes three times as long.
+    left_out : tensor of shape (n_left_out,), default=None
+        Indices of rows to predict from all others too, each in the time of one right-hand side.
 
     Returns
     -------
@@ -101,14 +101,20 @@ def solve_cholesky(K, y, w, alpha, leave_one_out=False):
         )
         return solve_eigh(K, y, w, [alpha])
     solved = torch.cholesky_solve(torch.cat([s[:, None] * (y - mean), s[:, None]], 1), L)
-    diagonal = torch.cholesky_inverse(L).diagonal().clone() if leave_one_out else torch.ones_like(s)
+    diagonal = torch.ones_like(s)
+    if left_out is not None:
+        units = torch.zeros(len(K), len(left_out)).to(K)
+        units[left_out, torch.arange(len(left_out), device=K.device)] = 1
+        diagonal[left_out] = torch.linalg.solve_triangular(L, units, upper=False).square().sum(0)
     r, intercept, diagonal = project(solved[:, None], diagonal[:, None], s)
     errors = predictions = None
-    if leave_one_out:
-        left_out = left_out_residuals(r, diagonal, s)
-        errors = mean_square(left_out, w)
-        predictions = y - left_out[:, 0]
-    return Solution(s[:, None] * r[:, 0], mean + intercept[0], float(alpha), errors, predictions)
+    if left_out is not None:
+        residuals = left_out_residuals(r, diagonal, s)[left_out]
+        errors = mean_square(residuals, w[left_out])
+        predictions = y[left_out] - residuals[:, 0]
+    return Solution(
+        s[:, None] * r[:, 0], mean + intercept[0], float(alpha), errors, predictions, left_out
+    )
 
 
 def best_candidate(errors):
