@@ -13,7 +13,7 @@ from .._base import DEQEstimator, forget
 from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
 from .._theory.spec import KERNELS
-from .._torch import resolve_dtype, to_tensor
+from .._torch import own_modes, resolve_dtype, to_tensor
 from .fit import RidgeConfig
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
@@ -113,6 +113,7 @@ class BaseKernelRidge(DEQEstimator):
             self.alphas_ = back(solution.errors.new_tensor(fitted.alphas))
             self.validation_errors_ = back(solution.errors)
 
+    @own_modes(grad=False)
     def _decision(self, X, method):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
 
