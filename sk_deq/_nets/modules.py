@@ -171,6 +171,10 @@ class DEQ(nn.Module):
             mean = deq_spec(self.activation, recurrent_var, input_var, bias_var, center, tau0).mean
         # what the function depends on is a buffer, and so in every state_dict
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64, device="cpu"))
+        name = list(self.activation.name.encode())
+        self.register_buffer(
+            "_activation_name", torch.tensor(name, dtype=torch.uint8, device="cpu")
+        )
         self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
         self.input_weight = _normal((width, in_features), input_var, generator)
         self.bias = _normal((width,), bias_var, generator)
@@ -188,23 +192,15 @@ class DEQ(nn.Module):
         """Return what ``repr`` shows between the brackets."""
         return f"{self.in_features}, {self.width}, activation={self.activation.name!r}"
 
-    def get_extra_state(self):
-        """Return the activation's name, for ``state_dict``: bytes, as a tensor."""
-        return torch.tensor(list(self.activation.name.encode()), dtype=torch.uint8, device="cpu")
-
-    def set_extra_state(self, state):
-        """Raise a ValueError unless `state`, from a ``state_dict``, names this activation."""
-        name = bytes(state.tolist()).decode()
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Refuse the state of a DEQ of another activation before a weight has changed."""
+        state = state_dict.get(prefix + "_activation_name")
+        name = self.activation.name if state is None else bytes(state.tolist()).decode()
         if name != self.activation.name:
             raise ValueError(
                 f"The state is that of a DEQ with activation={name!r}, this one has "
                 f"{self.activation.name!r}; make one with DEQ(..., activation={name!r})."
             )
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        name = prefix + "_extra_state"
-        if name in state_dict:
-            self.set_extra_state(state_dict[name])  # refused before a weight has changed
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
@@ -359,7 +355,8 @@ class ExplicitNetwork(nn.Module):
         super().__init__()
         _validate("ExplicitNetwork", _CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
-        self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
+        with own_modes(grad=True):
+            self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
         self.input_weight = _normal((width, in_features), 1.0, generator)
         self.bias = _normal((width,), bias_var, generator)
         self.hidden = nn.ModuleList()
