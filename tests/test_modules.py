@@ -513,8 +513,10 @@ def test_autocast_leaves_the_fixed_point_its_precision(backward_inside):
         if not backward_inside:
             loss.backward()
     assert torch.equal(cast, z)
+    # torch's own products of a backward pass within autocast are in bfloat16
+    close = {"rtol": 0.05, "atol": 1e-3} if backward_inside else {}
     for parameter, expected in zip(deq.parameters(), gradients, strict=True):
-        torch.testing.assert_close(parameter.grad, expected)
+        torch.testing.assert_close(parameter.grad, expected, **close)
     with torch.autocast("cpu", torch.bfloat16):  # between layers that do run in bfloat16
         layers = torch.nn.Linear(3, 3), deq, torch.nn.Linear(16, 2)
         out = torch.nn.Sequential(*layers)(x)
