@@ -20,7 +20,7 @@ from ._array_api import (
     rows_of,
 )
 from ._callbacks import CallbackSupportMixin
-from ._torch import present_device
+from ._torch import own_modes, present_device
 from ._warn import warn
 
 # of the parameters that describe a DEQ
@@ -96,13 +96,17 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
 
 
 def all_or_nothing(fit):
-    """Decorate a method that fits: an estimator for which it raises is left as it was."""
+    """Decorate a method that fits: an estimator for which it raises is left as it was.
+
+    It runs in torch modes of its own.
+    """
 
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
         before = dict(vars(self))
         try:
-            return fit(self, *args, **kwargs)
+            with own_modes(grad=True):
+                return fit(self, *args, **kwargs)
         except BaseException:
             told = {k: v for k, v in vars(self).items() if "_callback" in k}  # scikit-learn ends it
             vars(self).clear()

@@ -8,7 +8,7 @@ from ._theory.derivatives import kernel_and_derivatives
 from ._theory.engine import kernel_diagonal, kernel_matrix
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import deq_spec
-from ._torch import to_tensor
+from ._torch import own_modes, to_tensor
 
 
 class DEQKernel(Kernel):
@@ -99,6 +99,7 @@ class DEQKernel(Kernel):
         """Specification of bias_var for the search."""
         return Hyperparameter("bias_var", "numeric", self.bias_var_bounds)
 
+    @own_modes(grad=True)
     def __call__(self, X, Y=None, eval_gradient=False):
         """Return the kernel matrix, and with `eval_gradient` its gradient.
 
@@ -130,6 +131,7 @@ class DEQKernel(Kernel):
         variances = [getattr(self, name) for name in free]
         return K.numpy(), gradient.numpy() * variances  # d / d log
 
+    @own_modes(grad=True)
     def diag(self, X):
         """Return the diagonal of ``self(X)``.
 

@@ -22,7 +22,7 @@ from ._theory.gated import exact_match
 from ._theory.matching import MatchResult, solve_matching
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import deq_spec, resolve_input_var
-from ._torch import make_generator, resolve_dtype, to_tensor
+from ._torch import make_generator, own_modes, resolve_dtype, to_tensor
 from ._warn import warn
 
 _BATCH = 2**22  # entries of the features that are computed at once
@@ -230,6 +230,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
             )
         return match, 1
 
+    @own_modes(grad=False)
     def transform(self, X):
         """Compute the features.
 
@@ -263,6 +264,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         norms, unit = normalise(rows)
         return self.match_(unit.to(W) @ W.T, norms)
 
+    @own_modes(grad=True)
     def kernel_error(self, X):
         """Measure the distance between the kernel of the features and the DEQ's own.
 

@@ -1,6 +1,6 @@
 """The one place where devices, dtypes and generators are resolved and arrays become tensors."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -87,6 +87,8 @@ def to_tensor(array, *, dtype=None, device=None):
             if not array.flags.writeable or any(stride < 0 for stride in array.strides):
                 array = array.copy()  # torch cannot wrap read-only or reversed memory
             array = torch.from_numpy(array)
+    if array.is_inference() and not torch.is_inference_mode_enabled():
+        array = array.clone()  # gradients cannot be taken through such a tensor
     return array.to(device=device, dtype=dtype)
 
 
@@ -114,4 +116,28 @@ def single_thread():
     """
     torch.get_num_threads()  # a new thread's number is set when it is first asked for
     with _openmp().limit(limits=1):
+        yield
+
+
+def without_autocast(device):
+    """A context in which ``torch.autocast`` leaves the precision of tensors on `device` alone."""
+    if device.type not in ("cpu", "cuda"):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def own_modes(*, grad):
+    """Run a fit or a prediction in torch modes of its own, whatever those of its caller.
+
+    Tensors are ordinary ones, not those of ``torch.inference_mode``, with gradients or without;
+    new ones are on the CPU, and nothing is cast. Also a decorator.
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.set_grad_enabled(grad))
+        if torch.tensor(0.0).device.type != "cpu":  # by torch.set_default_device
+            modes.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            modes.enter_context(without_autocast(torch.device(kind)))
         yield

@@ -18,11 +18,12 @@ from ._theory.four_numbers import deq_numbers, high_dim_matrix, require_high_dim
 from ._theory.layers import ExplicitPairKernel, resolve_layers
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import KERNELS, deq_spec
-from ._torch import resolve_device, resolve_dtype, to_tensor
+from ._torch import own_modes, resolve_device, resolve_dtype, to_tensor
 
 __all__ = ["DEQKernel", "deq_kernel", "explicit_kernel"]
 
 
+@own_modes(grad=True)
 def deq_kernel(
     X, Y=None, *, kernel="ck", activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0,
     center=True, tau0=1.0, method="exact", device="cpu", dtype=None,
@@ -114,6 +115,7 @@ def deq_kernel(
     return back(kernel_matrix(DEQPairKernel(spec, kernel), X, Y))
 
 
+@own_modes(grad=True)
 def explicit_kernel(
     X, Y=None, *, layers, kernel="ck", train_first_layer=False, tau0=1.0, device="cpu", dtype=None
 ):

@@ -25,7 +25,7 @@ from ._theory.layers import Layer, resolve_layers
 from ._theory.matching import MatchResult, solve_matching
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import KERNELS, deq_spec
-from ._torch import single_thread
+from ._torch import own_modes, single_thread
 
 __all__ = [
     "KernelCoefficients",
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 
+@own_modes(grad=True)
 def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
     r"""Scale of a DEQ's pre-activations, and the constant that centres its activation.
 
@@ -86,6 +87,7 @@ def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center
         return spec.tau, spec.mean
 
 
+@own_modes(grad=True)
 def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck"):
     r"""The four numbers of an infinitely wide, centred DEQ.
 
@@ -124,6 +126,7 @@ def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, ker
         return deq_numbers(spec, kernel)
 
 
+@own_modes(grad=True)
 def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=False):
     r"""The four numbers of an infinitely wide explicit network, layer by layer.
 
@@ -163,6 +166,7 @@ def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=Fa
         return explicit_numbers(resolve_layers(layers, tau0), tau0, kernel, train_first_layer)
 
 
+@own_modes(grad=True)
 def match_explicit(
     activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck", n_layers="auto",
     family="auto", tol=1e-8,
@@ -219,6 +223,7 @@ def match_explicit(
     return solve_matching(target, float(tau0), kernel, n_layers, family, tol)
 
 
+@own_modes(grad=True)
 def sphere_series(
     activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, kernel="ck", n_terms=64
 ):

@@ -52,10 +52,13 @@ def test_a_row_that_does_not_depend_on_its_neighbours_takes_its_own_number_of_it
     assert torch.allclose(solved.value[:4], expected, rtol=2e-4)
 
 
-@pytest.mark.parametrize("bad", [{"method": "andersen"}, {"max_iter": 0}, {"max_iter": 2.5}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"method": "andersen"}, {"max_iter": 0}, {"max_iter": 2.5}, {"tol": -1.0}, {"tol": np.nan}],
+)
 def test_what_would_iterate_otherwise_or_for_ever_is_refused(bad):
     f, u, _ = affine(0.5, n=3)
-    with pytest.raises(ValueError, match=r"solver='andersen'|max_iter must be"):
+    with pytest.raises(ValueError, match=r"solver='andersen'|max_iter must be|tol must be"):
         solve(f, (u,), u, **bad)
 
 

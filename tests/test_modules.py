@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+import shutil
 import warnings
 
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
 
 from sk_deq.kernels import deq_kernel, explicit_kernel
 from sk_deq.modules import DEQ, ExplicitNetwork
 from sk_deq.theory import match_explicit
+
+# torch scripts some of its own functions when they are first needed
+of_torch = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 
 
 def generator(seed=0):
@@ -38,7 +43,7 @@ def test_gradcheck_of_every_parameter(name):
     names = list(dict(deq.named_parameters()))
 
     def features(x, *parameters):
-        return torch.func.functional_call(deq, dict(zip(names, parameters, strict=True)), (x,))
+        return functional_call(deq, dict(zip(names, parameters, strict=True)), (x,))
 
     norm = float(torch.linalg.matrix_norm(deq.recurrent_weight.detach(), 2))
     assert norm > deq.max_norm
@@ -338,8 +343,10 @@ def test_layers_that_are_none_are_named(layers):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("solver", "andersen"), ("max_iter", 0), ("max_iter", 1.5)]
-)
+    ("name", "value"),
+    [("solver", "andersen"), ("max_iter", 0), ("max_iter", 1.5), ("tol", 0.0), ("tol", -1.0),
+     ("tol", math.nan)],
+)  # fmt: skip
 def test_what_is_set_after_the_constructor_is_refused_when_it_is_used(name, value):
     deq = DEQ(3, 8, generator=generator())
     setattr(deq, name, value)
@@ -374,3 +381,166 @@ def test_residuals_by_iteration_are_those_of_iterating():
             a = image
     np.testing.assert_allclose(curve, expected, rtol=1e-9, atol=1e-15)
     assert float(deq.residual_curve(x, "anderson", 20)[-1]) < expected[-1]
+
+
+def test_a_constant_activation_is_refused_by_name():
+    with pytest.raises(ValueError, match="activation='one' is constant"):
+        DEQ(3, 8, activation=one)
+
+
+def one(t):
+    return 0 * t + 1
+
+
+def test_rows_that_overflow_are_told_from_those_that_need_more_iterations():
+    deq = DEQ(3, 8, generator=generator())
+    x = torch.tensor([[1.0, 2, 3], [1e30, 0, 0], [math.nan, 0, 0]])
+    with pytest.warns(ConvergenceWarning, match=r"not finite for 2 of 3 rows.*Scale the rows") as w:
+        z = deq(x)
+    assert len(w) == 1
+    assert torch.equal(z[:1], deq(x[:1]))
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "tanh"])
+def test_a_trained_state_makes_any_deq_of_the_activation_the_same_function(name):
+    trained = DEQ(3, 8, activation=name, recurrent_var=0.6, contract=True, generator=generator())
+    x = rows(9, 3, dtype=torch.float32)
+    trained.report = ignore
+    optimizer = torch.optim.Adam(trained.parameters(), lr=0.1)
+    for _ in range(10):
+        optimizer.zero_grad()
+        (trained(x).sum() - 5).square().backward()
+        optimizer.step()
+    fresh = DEQ(3, 8, activation=name, recurrent_var=0.1, tau0=2.0, generator=generator(7))
+    fresh.report = ignore
+    fresh.load_state_dict(pickle.loads(pickle.dumps(trained.state_dict())))
+    assert torch.equal(fresh.eval()(x), trained.eval()(x))
+    assert torch.equal(fresh.effective_recurrent_weight(), trained.effective_recurrent_weight())
+
+
+def test_a_state_of_another_activation_is_refused_by_name_and_changes_nothing():
+    deq, other = DEQ(3, 8, generator=generator(1)), DEQ(3, 8, activation="tanh")
+    before = deq.recurrent_weight.clone()
+    with pytest.raises(ValueError, match="activation='tanh', this one has 'relu'"):
+        deq.load_state_dict(other.state_dict())
+    assert torch.equal(deq.recurrent_weight, before)
+
+
+def small_deq(seed=0, train=False):
+    deq = DEQ(3, 6, activation="tanh", bias_var=0.1, tol=1e-12, generator=generator(seed),
+              dtype=torch.float64)  # fmt: skip
+    return deq.train(train)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_func_gradients_are_those_of_autograd_and_of_single_rows(train):
+    deq, x = small_deq(train=train), rows(4, 3)
+    parameters = {name: p.detach() for name, p in deq.named_parameters()}
+
+    def loss(parameters, x):
+        return functional_call(deq, parameters, (x,)).square().sum()
+
+    def expected(x):
+        return torch.autograd.grad(deq(x).square().sum(), list(deq.parameters()))
+
+    torch.testing.assert_close(tuple(grad(loss)(parameters, x).values()), expected(x))
+    each = vmap(grad(loss), in_dims=(None, 0))(parameters, x[:, None])
+    singly = zip(*(expected(row[None]) for row in x), strict=True)
+    for one, other in zip(each.values(), singly, strict=True):
+        torch.testing.assert_close(one, torch.stack(other))
+
+
+@of_torch
+def test_forward_and_backward_jacobians_are_finite_differences():
+    deq, x, step = small_deq(), rows(4, 3), 1e-6
+    _, tangent = jvp(deq, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(
+        tangent, (deq(x + step) - deq(x - step)) / (2 * step), atol=1e-8, rtol=0
+    )
+    parameters = {name: p.detach() for name, p in deq.named_parameters()}
+    direction = {name: torch.ones_like(p) for name, p in parameters.items()}
+
+    def moved(h):
+        return {name: p + h * direction[name] for name, p in parameters.items()}
+
+    f = lambda parameters: functional_call(deq, parameters, (x,))  # noqa: E731
+    _, tangent = jvp(f, (parameters,), (direction,))
+    torch.testing.assert_close(
+        tangent, (f(moved(step)) - f(moved(-step))) / (2 * step), atol=1e-8, rtol=0
+    )
+    row = lambda x: deq(x[None])[0]  # noqa: E731
+    torch.testing.assert_close(jacrev(row)(x[0]), jacfwd(row)(x[0]))
+    torch.testing.assert_close(vmap(row)(x), deq(x))
+
+
+def test_an_ensemble_under_vmap_gives_what_its_members_give():
+    members, x = [small_deq(seed) for seed in range(3)], rows(4, 3)
+    state = stack_module_state(members)
+    parameters = {name: p.detach() for name, p in state[0].items()}
+
+    def features(parameters, buffers):
+        return functional_call(members[0], (parameters, buffers), (x,))
+
+    expected = torch.stack([deq(x) for deq in members])
+    torch.testing.assert_close(vmap(features)(parameters, state[1]), expected)
+    gradients = vmap(grad(lambda p, b: features(p, b).square().sum()))(parameters, state[1])
+    for k, deq in enumerate(members):
+        for one, other in zip(gradients.values(), step(deq, x)[1], strict=True):
+            torch.testing.assert_close(one[k], other)
+
+
+@of_torch
+def test_second_derivatives_under_func_are_refused():
+    deq, x = small_deq(), rows(1, 3)
+    for transform in (hessian, lambda f: grad(lambda x: grad(f)(x).sum())):
+        with pytest.raises(RuntimeError, match="differentiated once only"):
+            transform(lambda x: deq(x).sum())(x)
+
+
+@pytest.mark.parametrize("backward_inside", [False, True])
+def test_autocast_leaves_the_fixed_point_its_precision(backward_inside):
+    deq = DEQ(3, 16, generator=generator())
+    x = rows(5, 3, dtype=torch.float32).requires_grad_()
+    z, gradients = step(deq, x)
+    deq.zero_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = deq(x)
+            loss = cast.square().sum()
+            if backward_inside:
+                loss.backward()
+        if not backward_inside:
+            loss.backward()
+    assert torch.equal(cast, z)
+    # torch's own products of a backward pass within autocast are in bfloat16
+    close = {"rtol": 0.05, "atol": 1e-3} if backward_inside else {}
+    for parameter, expected in zip(deq.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, **close)
+    with torch.autocast("cpu", torch.bfloat16):  # between layers that do run in bfloat16
+        layers = torch.nn.Linear(3, 3), deq, torch.nn.Linear(16, 2)
+        out = torch.nn.Sequential(*layers)(x)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+
+
+@of_torch
+def test_an_explicit_network_compiles_in_one_graph():
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile needs a C++ compiler")
+    network = ExplicitNetwork(3, 8, match_explicit("tanh", recurrent_var=0.2).layers)
+    x = rows(5, 3, dtype=torch.float32)
+    compiled = torch.compile(network, fullgraph=True)
+    torch.testing.assert_close(compiled(x), network(x))
+
+
+def test_modules_are_made_where_and_as_torch_makes_new_tensors():
+    with torch.device("meta"):
+        deq = DEQ(3, 8, activation="silu", generator=generator())
+        network = ExplicitNetwork(3, 8, ["tanh", "relu"], generator=generator())
+    assert {p.device.type for m in (deq, network) for p in m.parameters()} == {"meta"}
+    with torch.device("meta"):
+        here = DEQ(3, 8, activation="silu", generator=generator(), device="cpu")
+    expected = DEQ(3, 8, activation="silu", generator=generator())
+    for one, other in zip(here.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(one, other)

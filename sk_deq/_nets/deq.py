@@ -2,6 +2,7 @@
 
 from numbers import Integral, Real
 
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._theory.activations import get_activation
@@ -43,7 +44,7 @@ class DEQFeatures:
             recurrent_var=self.recurrent_var, input_var=input_var, bias_var=scaler.bias_var_,
             center=self.center, tau0=scaler.tau0_ or 1.0, solver=self.fixed_point_solver,
             tol=self.tol, max_iter=self.max_iter, contract=self.train == "all",
-            generator=generator,
+            generator=generator, dtype=torch.float32,
         )  # fmt: skip
         return deq, {}
 

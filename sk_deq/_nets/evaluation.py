@@ -4,6 +4,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .._torch import own_modes
+
 # A row's features do not depend on the other rows, so this bounds memory and nothing else.
 ROWS_PER_PASS = 4096
 
@@ -11,7 +13,7 @@ ROWS_PER_PASS = 4096
 def forward_in_passes(module, X):
     """Evaluate `module` on the rows of X without gradients and with bounded memory."""
     module.eval()
-    with torch.no_grad():
+    with own_modes(grad=False):
         return torch.cat([module(rows) for rows in X.split(ROWS_PER_PASS)])
 
 

@@ -3,6 +3,7 @@
 import math
 from numbers import Integral
 
+import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .._theory.four_numbers import deq_numbers, require_high_dim
@@ -63,8 +64,9 @@ class ExplicitFeatures:
         match = solve_matching(target, spec.tau0, kernel, self.n_layers)
         size = scaler.n_features_out_, self.width
         features = ExplicitNetwork(
-            *size, match.layers, bias_var=bias_var, tau0=tau0, generator=generator
-        )
+            *size, match.layers, bias_var=bias_var, tau0=tau0, generator=generator,
+            dtype=torch.float32,
+        )  # fmt: skip
         return features, {"match_": match}
 
     def _distillation(self, unlabeled):

@@ -10,6 +10,7 @@ from numbers import Integral
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._torch import without_autocast
 from .._warn import warn
 
 SOLVERS = ("auto", "picard", "anderson")
@@ -72,10 +73,12 @@ def solve(f, x, z0, *, method="auto", tol=1e-4, max_iter=100, watch=None):
     Raises
     ------
     ValueError
-        If the method is unknown or max_iter is not a positive integer.
+        If the method is unknown, tol is negative or max_iter is not a positive integer.
     """
     if method not in SOLVERS:
         raise ValueError(f"solver={method!r} is unknown; use one of {SOLVERS}.")
+    if not tol >= 0:  # NaN neither; at 0 all max_iter iterations are taken
+        raise ValueError(f"tol must be a positive number, got {tol!r}; the default is 1e-4.")
     if not isinstance(max_iter, Integral) or max_iter < 1:
         raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}.")
     if method != "auto":
@@ -180,12 +183,21 @@ class _Anderson:
 
 def warn_unconverged(solved, *, stage, tol, max_iter):
     """Warn if rows of the FixedPoint `solved` have not converged; `stage`: forward or backward."""
-    failed = int((~solved.converged).sum())
-    if failed:
+    overflown = int((~torch.isfinite(solved.residual)).sum())
+    if overflown:
         warn(
-            f"The {stage} fixed point did not converge for {failed} of {len(solved.converged)} "
-            f"rows: largest relative residual {float(solved.residual.max()):.1e} after {max_iter} "
-            f"iterations, tol={tol:.1e}. Increase max_iter or tol, or lower recurrent_var.",
+            f"The {stage} fixed point is not finite for {overflown} of {len(solved.converged)} "
+            f"rows: they hold NaN or infinity, or their norm overflows {solved.residual.dtype}. "
+            "Scale the rows to norms near tau0; more iterations will not help.",
+            ConvergenceWarning,
+        )
+    failed = ~solved.converged & torch.isfinite(solved.residual)
+    if failed.any():
+        warn(
+            f"The {stage} fixed point did not converge for {int(failed.sum())} of "
+            f"{len(solved.converged)} rows: largest relative residual "
+            f"{float(solved.residual[failed].max()):.1e} after {max_iter} iterations, "
+            f"tol={tol:.1e}. Increase max_iter or tol, or lower recurrent_var.",
             ConvergenceWarning,
         )
 
@@ -193,7 +205,7 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
 def equilibrium(u, W, activation, mean, **options):
     """The FixedPoint a = (phi(a) - mean) W^T + u, for u (n, width); keywords of `solve`."""
     # -mean W^T is the same for all iterations and rows, so it joins u, once
-    shifted = u - mean * W.sum(1) if mean else u
+    shifted = u - mean * W.sum(1)
     return solve(lambda a, u: torch.addmm(u, activation(a), W.T), (shifted,), u, **options)
 
 
@@ -202,35 +214,123 @@ class ImplicitEquilibrium(torch.autograd.Function):
 
     With J the Jacobian of the right-hand side in a, the implicit function theorem gives
     dL/du = g where g = dL/da + J^T g, another fixed point that the same solver solves, and
-    dL/dW = g^T (phi(a) - mean). Memory does not depend on the number of iterations.
+    dL/dW = g^T (phi(a) - mean); forwards, da = J da + du + (phi(a) - mean) dW^T. Memory does not
+    depend on the number of iterations.
 
     ``apply(u, W, activation, mean, options, report)``: `options` are keywords of
     ``solve``; `report(solved, stage)` is called after the "forward" and the "backward" solve.
     """
 
     @staticmethod
-    def forward(ctx, u, W, activation, mean, options, report):
-        solved = equilibrium(u, W, activation, mean, **options)
+    def forward(u, W, activation, mean, options, report):
+        with without_autocast(u.device):
+            solved = equilibrium(u, W, activation, mean, **options)
         report(solved, "forward")
-        ctx.save_for_backward(solved.value, W)
-        ctx.rest = activation, mean, options, report
         return solved.value
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, W, ctx.activation, ctx.mean, ctx.options, ctx.report = inputs
+        ctx.save_for_backward(output, W)
+        ctx.save_for_forward(output, W)
+
+    @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "The equilibrium of a DEQ can be differentiated once only: the backward pass was "
-                "asked for a graph of itself (create_graph=True). Use finite differences of the "
-                "gradient, or unroll the iteration yourself, for second derivatives."
-            )
+        # torch.func asks for a graph always, so there it is the second derivative that is refused
+        if torch.is_grad_enabled() and not in_transform():
+            raise RuntimeError(_ONCE)
         a, W = ctx.saved_tensors
-        activation, mean, options, report = ctx.rest
-        slope = activation.derivative(a)
-        solved = solve(
-            lambda g, v, slope: torch.addcmul(v, slope, g @ W), (grad, slope), grad, **options
-        )
-        report(solved, "backward")
-        g = solved.value
-        grad_W = g.T @ (activation(a) - mean) if ctx.needs_input_grad[1] else None
+        with without_autocast(a.device):
+            g = _LinearEquilibrium.apply(grad, a, W, ctx.activation, ctx.options, ctx.report, True)
+            grad_W = None
+            if ctx.needs_input_grad[1]:
+                grad_W = g.mT @ (ctx.activation(a) - ctx.mean)
         return g, grad_W, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, du, dW, *_):
+        a, W = ctx.saved_tensors
+        with without_autocast(a.device):
+            pushed = torch.zeros_like(a) if du is None else du
+            if dW is not None:
+                pushed = pushed + (ctx.activation(a) - ctx.mean) @ dW.mT
+            rest = ctx.activation, ctx.options, ctx.report
+            return _LinearEquilibrium.apply(pushed, a, W, *rest, False)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _over_a_batch(ImplicitEquilibrium, info, in_dims, arguments, n_rowwise=1)
+
+
+class _LinearEquilibrium(torch.autograd.Function):
+    """g = v + J^T g, or with `transposed` false g = v + J g, J the Jacobian of a DEQ's layer at a.
+
+    It is the derivative of an equilibrium, and has none itself.
+    """
+
+    @staticmethod
+    def forward(v, a, W, activation, options, report, transposed):
+        slope = activation.derivative(a)
+        with without_autocast(a.device):
+            if transposed:
+                step = lambda g, v, slope: torch.addcmul(v, slope, g @ W)  # noqa: E731
+            else:
+                step = lambda g, v, slope: torch.addmm(v, slope * g, W.T)  # noqa: E731
+            solved = solve(step, (v, slope), v, **options)
+        report(solved, "backward")
+        return solved.value
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError(_ONCE)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        raise RuntimeError(_ONCE)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _over_a_batch(_LinearEquilibrium, info, in_dims, arguments, n_rowwise=2)
+
+
+_ONCE = (
+    "The equilibrium of a DEQ can be differentiated once only: a derivative of its derivative was "
+    "asked for (create_graph=True, or nested transforms of torch.func). Use finite differences of "
+    "the gradient, or unroll the iteration yourself, for second derivatives."
+)
+
+
+def in_transform():
+    """Whether a transform of ``torch.func`` is at work, as vmap or grad."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _over_a_batch(function, info, in_dims, arguments, n_rowwise):
+    """The vmap rule: rows do not know of each other, so a batch of batches is one long batch.
+
+    That is so for the first `n_rowwise` arguments; where another one differs within the batch, as
+    the weights of an ensemble do, its members are solved one after the other.
+    """
+    n = info.batch_size
+    dims = [
+        dim if isinstance(x, torch.Tensor) else None
+        for x, dim in zip(arguments, in_dims, strict=True)
+    ]
+
+    def member(i):
+        return [
+            x if dim is None else x.select(dim, i) for x, dim in zip(arguments, dims, strict=True)
+        ]
+
+    if any(dim is not None for dim in dims[n_rowwise:]):
+        return torch.stack([function.apply(*member(i)) for i in range(n)]), 0
+    rowwise = [
+        x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(arguments[:n_rowwise], dims[:n_rowwise], strict=True)
+    ]
+    out = function.apply(*(x.flatten(0, 1) for x in rowwise), *arguments[n_rowwise:])
+    return out.unflatten(0, rowwise[0].shape[:2]), 0

@@ -19,7 +19,8 @@ from .._base import DEQ_CONSTRAINTS
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
 from .._theory.spec import deq_spec, resolve_input_var
-from .fixed_point import SOLVERS, ImplicitEquilibrium, equilibrium, warn_unconverged
+from .._torch import own_modes, without_autocast
+from .fixed_point import SOLVERS, ImplicitEquilibrium, equilibrium, in_transform, warn_unconverged
 
 __all__ = ["DEQ", "ExplicitNetwork"]
 
@@ -36,12 +37,15 @@ _CONSTRAINTS = {
     "generator": [torch.Generator, None],
     "dtype": [Options(torch.dtype, {torch.float32, torch.float64}), None],
 }
-_DEQ_CONSTRAINTS = {
-    **_CONSTRAINTS,
-    **DEQ_CONSTRAINTS,
+_SOLVER_CONSTRAINTS = {
     "solver": [StrOptions(set(SOLVERS))],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
+}
+_DEQ_CONSTRAINTS = {
+    **_CONSTRAINTS,
+    **DEQ_CONSTRAINTS,
+    **_SOLVER_CONSTRAINTS,
     "contract": ["boolean"],
 }
 _CURVE_CONSTRAINTS = {
@@ -57,8 +61,14 @@ def _validate(name, constraints, arguments):
 
 def _normal(shape, variance, generator):
     """Normal parameters, drawn on the CPU in float64 so that they are the same everywhere."""
-    draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+    draw = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     return nn.Parameter(math.sqrt(variance) * draw)
+
+
+def _move(module, device, dtype):
+    """To a device and a precision; None means what torch gives new tensors."""
+    like = torch.empty(0, device=device, dtype=dtype)
+    module.to(device=like.device, dtype=like.dtype)
 
 
 class DEQ(nn.Module):
@@ -149,26 +159,49 @@ class DEQ(nn.Module):
         _validate("DEQ", _DEQ_CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
         self.activation = get_activation(activation)
+        if self.activation.lipschitz == 0:
+            raise ValueError(
+                f"activation={self.activation.name!r} is constant: all rows would have the same "
+                "features. Use a function that varies."
+            )
         self.solver, self.tol, self.max_iter = solver, tol, max_iter
         self.report = None
         input_var = resolve_input_var(recurrent_var, input_var)
-        spec = deq_spec(self.activation, recurrent_var, input_var, bias_var, center, tau0)
-        self.mean = spec.mean
+        with own_modes(grad=True):  # tables are kept: they are not to be of the caller's modes
+            mean = deq_spec(self.activation, recurrent_var, input_var, bias_var, center, tau0).mean
+        # what the function depends on is a buffer, and so in every state_dict
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64, device="cpu"))
+        name = list(self.activation.name.encode())
+        self.register_buffer(
+            "_activation_name", torch.tensor(name, dtype=torch.uint8, device="cpu")
+        )
         self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
         self.input_weight = _normal((width, in_features), input_var, generator)
         self.bias = _normal((width,), bias_var, generator)
-        start = torch.randn(width, generator=generator, dtype=torch.float64)
+        start = _normal((width,), 1.0, generator).detach()
         self.register_buffer("_direction", nn.functional.normalize(start, dim=0))
         self._follow_direction(50, growth=1.0)
-        self.max_norm = MAX_GAIN / self.activation.lipschitz
+        bound = self._norm().detach().new_tensor(MAX_GAIN / self.activation.lipschitz)
         if not contract:
             # 5 % above what power iteration sees, so that the initial weight is left as it is
-            self.max_norm = max(self.max_norm, 1.05 * float(self._norm().detach()))
-        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+            bound = torch.maximum(bound, 1.05 * self._norm().detach())
+        self.register_buffer("max_norm", bound)
+        _move(self, device, dtype)
 
     def extra_repr(self):
         """Return what ``repr`` shows between the brackets."""
         return f"{self.in_features}, {self.width}, activation={self.activation.name!r}"
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Refuse the state of a DEQ of another activation before a weight has changed."""
+        state = state_dict.get(prefix + "_activation_name")
+        name = self.activation.name if state is None else bytes(state.tolist()).decode()
+        if name != self.activation.name:
+            raise ValueError(
+                f"The state is that of a DEQ with activation={name!r}, this one has "
+                f"{self.activation.name!r}; make one with DEQ(..., activation={name!r})."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def _follow_direction(self, max_iter, growth):
@@ -197,9 +230,9 @@ class DEQ(nn.Module):
         -------
         Tensor of shape (width, width)
             Differentiable. In training mode with gradients, W's largest stretch is followed by two
-            or more power iterations first.
+            or more power iterations first, but not within transforms of ``torch.func``.
         """
-        if self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and not in_transform():
             self._follow_direction(20, growth=1.02)
         norm = self._norm().clamp_min(self.max_norm / 2)  # a weight of 0 has no derivative of it
         return self.recurrent_weight * (self.max_norm / norm).clamp_max(1)
@@ -215,17 +248,18 @@ class DEQ(nn.Module):
         Returns
         -------
         Tensor of shape (n_samples, width)
-            The features z.
+            The features z, in the precision of the parameters, under ``torch.autocast`` too.
         """
-        a = ImplicitEquilibrium.apply(
-            self._drive(x),
-            self.effective_recurrent_weight(),
-            self.activation,
-            self.mean,
-            {"method": self.solver, "tol": self.tol, "max_iter": self.max_iter},
-            self.report or self._warn,
-        )
-        return (self.activation(a) - self.mean) / math.sqrt(self.width)
+        _validate("DEQ", _SOLVER_CONSTRAINTS, vars(self))  # they can be set at any time
+        options = {"method": self.solver, "tol": self.tol, "max_iter": self.max_iter}
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.bias.dtype)
+        with without_autocast(x.device):  # a fixed point needs the digits that tol speaks of
+            W, report = self.effective_recurrent_weight(), self.report or self._warn
+            a = ImplicitEquilibrium.apply(
+                self._drive(x), W, self.activation, self.mean, options, report
+            )
+            return (self.activation(a) - self.mean) / math.sqrt(self.width)
 
     def _drive(self, x):
         """What x adds to the pre-activations: once, not in every iteration."""
@@ -321,7 +355,8 @@ class ExplicitNetwork(nn.Module):
         super().__init__()
         _validate("ExplicitNetwork", _CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
-        self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
+        with own_modes(grad=True):
+            self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
         self.input_weight = _normal((width, in_features), 1.0, generator)
         self.bias = _normal((width,), bias_var, generator)
         self.hidden = nn.ModuleList()
@@ -330,7 +365,7 @@ class ExplicitNetwork(nn.Module):
             hidden.weight = _normal((width, width), 1 / width, generator)
             nn.init.zeros_(hidden.bias)
             self.hidden.append(hidden)
-        self.to(device=device, dtype=dtype or torch.get_default_dtype())
+        _move(self, device, dtype)
 
     def extra_repr(self):
         """Return what ``repr`` shows between the brackets."""

@@ -14,7 +14,7 @@ from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
 from .._search.encodings import ENCODINGS
 from .._theory.spec import KERNELS
-from .._torch import resolve_dtype, to_tensor
+from .._torch import own_modes, resolve_dtype, to_tensor
 from .fit import RidgeConfig
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
@@ -120,6 +120,7 @@ class BaseKernelRidge(DEQEstimator):
             alphas, errors = fitted.path
             self.alphas_, self.validation_errors_ = back(errors.new_tensor(alphas)), back(errors)
 
+    @own_modes(grad=False)
     def _decision(self, X, method):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
 

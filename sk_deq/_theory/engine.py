@@ -120,7 +120,7 @@ def _groups(pair, norms, dtype):
 @lru_cache(maxsize=256)
 def _exists(pair, norm_range):
     """Whether the kernel exists throughout a range of norms."""
-    norms = torch.cat([torch.tensor(norm_range).double(), _row_nodes(norm_range)])
+    norms = torch.cat([torch.tensor(norm_range, dtype=torch.float64), _row_nodes(norm_range)])
     return bool(pair.stable(norms).all())
 
 
