@@ -219,7 +219,11 @@ def test_texts_are_the_same_wherever_they_stand(names):
         (SETTINGS, {"include_params": ["device"]}, ()),
         (SETTINGS, {"include_params": ["input_scaling"]}, ("input_scaling",)),
         (CLASSIFIERS, {"include_params": ["class_weight"], "include_attrs": ["classes_"]}, ()),
-        ([*EXPLICIT, "KernelMatcher"], {"include_params": ["recurrent_var", "input_var"]}, ()),
+        (
+            [*EXPLICIT, "KernelMatcher"],
+            {"include_params": ["recurrent_var", "input_var"]},
+            ("recurrent_var",),
+        ),
         (
             [*RIDGES, "KernelMatcher"],
             {"include_params": ["activation", "recurrent_var", "bias_var", "center"]},

@@ -16,17 +16,21 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 from torch.nn.utils import skip_init
 
-from .._array_api import float_dtypes, prototype, take
+from .._array_api import float_dtypes, prototype, take, to_namespace_of
 from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget
 from .._callbacks import begin_fit
-from .._scaling import INPUT_SCALINGS, InputScaler
-from .._theory.spec import resolve_input_var
+from .._row_keys import row_keys
+from .._scaling import INPUT_SCALINGS
+from .._search.encodings import ENCODINGS
 from .._torch import make_generator, resolve_dtype, to_tensor
 from .._warn import warn
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
+from .preparation import NETWORK_PARAMETERS, choose, prepare
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 20, 150
+_FOUND = ("encoding_", "feature_weights_", "search_results_")
+_AUTO = StrOptions({"auto"})
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
@@ -40,8 +44,14 @@ class BaseNetwork(DEQEstimator):
     _parameter_constraints = {
         "width": [Interval(Integral, 1, None, closed="left")],
         **DEQ_CONSTRAINTS,
-        "input_scaling": [StrOptions({s for s in INPUT_SCALINGS if s}), None],
-        "train": [StrOptions({"all", "readout"})],
+        "recurrent_var": [*DEQ_CONSTRAINTS["recurrent_var"], _AUTO],
+        "bias_var": [*DEQ_CONSTRAINTS["bias_var"], _AUTO],
+        "center": [*DEQ_CONSTRAINTS["center"], _AUTO],
+        "input_scaling": [StrOptions({"auto", *(s for s in INPUT_SCALINGS if s)}), None],
+        "hyperparameters": [StrOptions({"loo"}), None],
+        "encoding": [StrOptions({"auto", *ENCODINGS} - {"plain"}), None],
+        "feature_weights": [_AUTO, None],
+        "train": [StrOptions({"auto", "all", "readout"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -62,7 +72,7 @@ class BaseNetwork(DEQEstimator):
              X_unlabeled=None):  # fmt: skip
         """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""
         again = hasattr(self, "module_") and (partial or self.warm_start)
-        if self.train == "readout":
+        if self._solves_readout:
             self._refuse_for_readout(X_val, partial)
         distillation = self._distillation(X_unlabeled is not None)
         X, y = self._validate(X, y, reset=not again)
@@ -83,7 +93,10 @@ class BaseNetwork(DEQEstimator):
         else:
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
-            module, scaler, fitted = self._new_network(X, weight, task, like, exact, generator)
+            choice = self._choose(X, target, weight, task, distillation, random_state)
+            module, scaler, fitted = self._new_network(
+                X, weight, task, like, exact, generator, choice
+            )
         if distillation is not None:
             distillation.check(task)
             if not again:
@@ -97,14 +110,16 @@ class BaseNetwork(DEQEstimator):
         data, diverged = lesson.tensors(X, target, weight), None
         net = self._net if again and partial else None
         with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
-            if self.train == "readout":
+            if self._searches and not again and distillation is None:
+                self._begin_readout(lesson, X, *data)
+            if self._solves_readout:
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
                 fitted, diverged = self._train(
                     lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
                     partial=partial, before=self.history_ if again and partial else [], net=net,
                 )  # fmt: skip
-            forget(self, "agreement_")
+            forget(self, "agreement_", *(() if again else _FOUND))
             for name, value in (known | fitted).items():
                 setattr(self, name, value)
             if distillation is not None:
@@ -170,8 +185,35 @@ class BaseNetwork(DEQEstimator):
         more = rows, unused, weight.new_ones(len(rows))
         return [torch.cat(pair) for pair in zip((X, target, weight), more, strict=True)]
 
-    def _new_network(self, X, weight, task, like, exact, generator):
-        """A network for these rows, the scaler before it, and fitted attributes it comes with.
+    @property
+    def _searches(self):
+        return self.hyperparameters == "loo"
+
+    @property
+    def _solves_readout(self):
+        """Whether the features stay as they begin; "auto": where the search has suited them."""
+        distils = getattr(self, "teacher", None) is not None
+        return self.train == "readout" or (self.train == "auto" and self._searches and not distils)
+
+    def _given(self):
+        """The DEQ parameters that are not "auto"."""
+        names = {"input_var": self.input_var} if self.input_var is not None else {}
+        names |= {name: getattr(self, name) for name in NETWORK_PARAMETERS if name != "input_var"}
+        return {k: v for k, v in names.items() if not isinstance(v, str) or v != "auto"}
+
+    def _choose(self, X, target, weight, task, distillation, random_state):
+        """The Choice of what is "auto": the teacher's, searched, or the paper's."""
+        if distillation is not None:
+            return distillation.choice(self._given())
+        return choose(
+            X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
+            search=self._searches, classify=not self._numeric, encoding=self.encoding,
+            feature_weights=self.feature_weights == "auto",
+            seed=random_state.randint(np.iinfo(np.int32).max) if self._searches else 0,
+        )  # fmt: skip
+
+    def _new_network(self, X, weight, task, like, exact, generator, choice):
+        """A network for these rows, what prepares them, and fitted attributes it comes with.
 
         `exact` says that float64 costs nothing.
         """
@@ -180,18 +222,21 @@ class BaseNetwork(DEQEstimator):
             dtype = torch.float64 if exact and not device.startswith("mps") else torch.float32
         else:
             dtype = resolve_dtype(self.dtype)
-        input_var = resolve_input_var(self.recurrent_var, self.input_var)
-        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var).fit(
-            X, weight
-        )
-        features, fitted = self._make_features(scaler, input_var, generator)
+        preparation = prepare(X, weight, choice)
+        features, fitted = self._make_features(preparation.scaler, choice.parameters, generator)
+        fitted |= {f"{name}_": choice.parameters[name] for name in NETWORK_PARAMETERS}
+        if choice.results:
+            fitted |= {"search_results_": choice.results, "encoding_": choice.encoding_name}
+            fitted["feature_weights_"] = to_namespace_of(
+                like, choice.weights_of_sources(X.shape[1])
+            )
         # skip_init: the layer's own initialisation would draw from torch's global generator
         readout = skip_init(nn.Linear, self.width, task.n_outputs)
         nn.init.zeros_(readout.weight)
         nn.init.zeros_(readout.bias)
         module = nn.Sequential(OrderedDict(features=features, readout=readout))
         fitted |= {"device_": device, "_n_epochs": 0}
-        return module.to(device=device, dtype=dtype), scaler, fitted
+        return module.to(device=device, dtype=dtype), preparation, fitted
 
     def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net):
         """Train every parameter; if `partial`: one more epoch at a constant rate, by `net`.
@@ -231,20 +276,32 @@ class BaseNetwork(DEQEstimator):
         auto, given = self._auto_rates[takes_over], (self.lr, self.weight_decay)
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
 
+    def _begin_readout(self, lesson, X, rows, target, weight):
+        """Solve for the readout in closed form, the penalty chosen by leave-one-out."""
+        readout = lesson.module.readout
+        Z = forward_in_passes(lesson.module.features, rows).double().cpu()
+        keys = row_keys(X, make_generator(0)).cpu()
+        weights, bias = lesson.task.solve_left_out(Z, target.cpu(), weight.double().cpu(), keys)
+        with torch.no_grad():
+            readout.weight.copy_(weights)
+            readout.bias.copy_(bias)
+
     def _fit_readout(self, lesson, rows, target, weight, begin):
         """Leave the random features as they are and solve for the readout."""
         told, start, statistics = begin(), time.perf_counter(), SolverStatistics()
         features, readout = lesson.module.features, lesson.module.readout
         with reported_to(features, statistics):
             Z = forward_in_passes(features, rows)
-        decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
-        Z = Z.double().cpu().numpy()  # whatever the network's dtype: the solver wants precision
-        weights, bias, n_iter = lesson.task.solve_readout(
-            Z, target.cpu().numpy(), weight.double().cpu().numpy(), decay * len(Z)
-        )
-        with torch.no_grad():
-            readout.weight.copy_(to_tensor(weights))
-            readout.bias.copy_(to_tensor(bias))
+        n_iter = 1
+        if not self._searches:
+            decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
+            Z = Z.double().cpu().numpy()  # whatever the network's dtype: solvers want precision
+            weights, bias, n_iter = lesson.task.solve_readout(
+                Z, target.cpu().numpy(), weight.double().cpu().numpy(), decay * len(Z)
+            )
+            with torch.no_grad():
+                readout.weight.copy_(to_tensor(weights))
+                readout.bias.copy_(to_tensor(bias))
         told.end()
         epoch = {"epoch": 1, "seconds": time.perf_counter() - start, **statistics.summary()}
         return {"n_iter_": n_iter, "_net": None, **_reported([epoch])}

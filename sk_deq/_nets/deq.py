@@ -26,24 +26,26 @@ class DEQFeatures:
 
     _auto_rates = {False: (0.005, 0.1)}  # peak rate and weight decay
 
-    def _make_features(self, scaler, input_var, generator):
+    def _make_features(self, scaler, parameters, generator):
         """The DEQ on scaled rows."""
+        activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
-        gain = 2 * self.recurrent_var**0.5 * get_activation(self.activation).lipschitz
-        if self.train == "all" and gain > _TOLD_FROM * MAX_GAIN:
+        gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
+        if not self._solves_readout and gain > _TOLD_FROM * MAX_GAIN:
             warn(
-                f"recurrent_var={self.recurrent_var} makes the layer expand distances by up to "
+                f"recurrent_var={recurrent_var} makes the layer expand distances by up to "
                 f"{gain:.2f}; train='all' keeps that below {MAX_GAIN} and starts from a recurrent "
                 f"weight scaled by {MAX_GAIN / gain:.2f}. Use "
-                f"recurrent_var <= {self.recurrent_var * (MAX_GAIN / gain) ** 2:.2f}, or "
+                f"recurrent_var <= {recurrent_var * (MAX_GAIN / gain) ** 2:.2f}, or "
                 "train='readout', which takes the weight as it is.",
                 UserWarning,
             )
         deq = DEQ(
-            scaler.n_features_out_, self.width, activation=self.activation,
-            recurrent_var=self.recurrent_var, input_var=input_var, bias_var=scaler.bias_var_,
-            center=self.center, tau0=scaler.tau0_ or 1.0, solver=self.fixed_point_solver,
-            tol=self.tol, max_iter=self.max_iter, contract=self.train == "all",
+            scaler.n_features_out_, self.width, activation=activation,
+            recurrent_var=recurrent_var, input_var=parameters["input_var"],
+            bias_var=scaler.bias_var_, center=parameters["center"], tau0=scaler.tau0_ or 1.0,
+            solver=self.fixed_point_solver,
+            tol=self.tol, max_iter=self.max_iter, contract=not self._solves_readout,
             generator=generator, dtype=torch.float32,
         )  # fmt: skip
         return deq, {}
@@ -60,26 +62,39 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     ----------
     width : int, default=512
         Number of hidden units m.
-    activation : str or callable, default="relu"
+    activation : str or callable, default="auto"
         A registry name ("relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh",
-        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable.
-    recurrent_var : float, default=0.2
-        sigma_a^2, variance of the recurrent weights at initialisation. With
-        train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
+        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable. "auto" here
+        and below: see `hyperparameters`.
+    recurrent_var : float or "auto", default="auto"
+        sigma_a^2, variance of the recurrent weights at initialisation. Where all weights are
+        trained, the spectral norm of the recurrent weight times the Lipschitz constant L of the
         activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
         therefore start from that bound, with a warning where the norm is 20 % above it.
     input_var : float, default=None
         sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
+    bias_var : float or "auto", default="auto"
         Variance of the input bias, which is trained even if it starts at 0.
-    center : bool, default=True
+    center : bool or "auto", default="auto"
         Whether to subtract from the activation its mean at initialisation, as the paper does.
-    input_scaling : {"rms", "sphere", None}, default="rms"
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    train : {"all", "readout"}, default="all"
+    hyperparameters : {"loo", None}, default=None
+        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
+        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
+        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
+        is close to; those that are given stay. The readout then begins at the ridge
+        solution with the least leave-one-out error, and stays there unless train="all".
+    encoding : {"auto", "quantile", "bins", None}, default="auto"
+        With hyperparameters="loo", what the network sees beside each column of more than four
+        values, as in the kernel ridge estimators.
+    feature_weights : {"auto", None}, default="auto"
+        With hyperparameters="loo", whether columns are weighted too, as there.
+    train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
-        features stay random, and the readout, a convex problem, is solved to optimality.
+        features stay random, and the readout, a convex problem, is solved to optimality. "auto":
+        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -135,6 +150,18 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         Mean number of iterations per row and solve in the last epoch.
     fixed_point_residual_ : float
         Largest relative residual at which a row of the last epoch stopped.
+    activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    encoding_ : str or None
+        What was put beside the columns; only after a search.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights of the features; only after a search.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        The kernels compared; only after a search.
     device_ : str
         Where the network was trained.
     n_features_in_ : int
@@ -175,9 +202,10 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
 
     def __init__(
         self, width=512, *,
-        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
-        input_scaling="rms",
-        train="all", fixed_point_solver="auto", tol=1e-4, max_iter=100,
+        activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
+        input_scaling="auto",
+        hyperparameters=None, encoding="auto", feature_weights="auto",
+        train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
         class_weight=None, warm_start=False, callbacks=None, verbose=0,
@@ -186,6 +214,8 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.train = input_scaling, train
+        self.hyperparameters, self.encoding = hyperparameters, encoding
+        self.feature_weights = feature_weights
         self.fixed_point_solver, self.tol, self.max_iter = fixed_point_solver, tol, max_iter
         self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
@@ -206,26 +236,39 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     ----------
     width : int, default=512
         Number of hidden units m.
-    activation : str or callable, default="relu"
+    activation : str or callable, default="auto"
         A registry name ("relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh",
-        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable.
-    recurrent_var : float, default=0.2
-        sigma_a^2, variance of the recurrent weights at initialisation. With
-        train="all" the spectral norm of the recurrent weight times the Lipschitz constant of the
+        "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable. "auto" here
+        and below: see `hyperparameters`.
+    recurrent_var : float or "auto", default="auto"
+        sigma_a^2, variance of the recurrent weights at initialisation. Where all weights are
+        trained, the spectral norm of the recurrent weight times the Lipschitz constant L of the
         activation is kept below 0.95, so that the fixed point exists; values above 0.225 / L^2
         therefore start from that bound, with a warning where the norm is 20 % above it.
     input_var : float, default=None
         sigma_b^2, variance of the input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
+    bias_var : float or "auto", default="auto"
         Variance of the input bias, which is trained even if it starts at 0.
-    center : bool, default=True
+    center : bool or "auto", default="auto"
         Whether to subtract from the activation its mean at initialisation, as the paper does.
-    input_scaling : {"rms", "sphere", None}, default="rms"
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    train : {"all", "readout"}, default="all"
+    hyperparameters : {"loo", None}, default=None
+        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
+        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
+        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
+        is close to; those that are given stay. The readout then begins at the ridge
+        solution with the least leave-one-out error, and stays there unless train="all".
+    encoding : {"auto", "quantile", "bins", None}, default="auto"
+        With hyperparameters="loo", what the network sees beside each column of more than four
+        values, as in the kernel ridge estimators.
+    feature_weights : {"auto", None}, default="auto"
+        With hyperparameters="loo", whether columns are weighted too, as there.
+    train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
-        features stay random, and the readout, a convex problem, is solved to optimality.
+        features stay random, and the readout, a convex problem, is solved to optimality. "auto":
+        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -276,6 +319,18 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         Mean number of iterations per row and solve in the last epoch.
     fixed_point_residual_ : float
         Largest relative residual at which a row of the last epoch stopped.
+    activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    encoding_ : str or None
+        What was put beside the columns; only after a search.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights of the features; only after a search.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        The kernels compared; only after a search.
     device_ : str
         Where the network was trained.
     n_features_in_ : int
@@ -314,9 +369,10 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
 
     def __init__(
         self, width=512, *,
-        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
-        input_scaling="rms",
-        train="all", fixed_point_solver="auto", tol=1e-4, max_iter=100,
+        activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
+        input_scaling="auto",
+        hyperparameters=None, encoding="auto", feature_weights="auto",
+        train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
         warm_start=False, callbacks=None, verbose=0,
@@ -325,6 +381,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.train = input_scaling, train
+        self.hyperparameters, self.encoding = hyperparameters, encoding
+        self.feature_weights = feature_weights
         self.fixed_point_solver, self.tol, self.max_iter = fixed_point_solver, tol, max_iter
         self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
         self.weight_decay, self.early_stopping = weight_decay, early_stopping

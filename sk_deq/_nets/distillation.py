@@ -7,7 +7,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._array_api import to_numpy
-from .._theory.spec import resolve_input_var
+from .._search.search import Choice
+from .preparation import NETWORK_PARAMETERS
 from .tasks import Classification, cross_entropy, squared_error
 
 _TEMPERATURE = 4.0  # softens the teacher's probabilities
@@ -46,6 +47,16 @@ class Distillation:
         check_is_fitted(self.teacher)
         self.classify = isinstance(self.teacher._task, Classification)
         self.loss = softened_cross_entropy if self.classify else squared_error
+
+    def choice(self, given):
+        """The Choice of the teacher, but for the DEQ parameters given."""
+        parameters = {name: getattr(self.teacher, f"{name}_") for name in NETWORK_PARAMETERS}
+        before = self.teacher._scaler
+        scale = before.feature_scale
+        return Choice(
+            {"kernel": "ck", **parameters, **given}, encoding=before.encoding,
+            feature_weights=None if scale is None else scale**2,
+        )  # fmt: skip
 
     def check(self, task):
         """Raise a ValueError if the teacher knows other classes than the task."""
@@ -87,9 +98,9 @@ class Distillation:
         """
         if not self.is_of_size(module):
             return
-        recurrent_var, input_var = self.teacher.recurrent_var, self.teacher.input_var
+        recurrent_var, input_var = self.teacher.recurrent_var_, self.teacher.input_var_
         source, features = self.teacher.module_.features, module.features
-        scale = math.sqrt(resolve_input_var(recurrent_var, input_var))
+        scale = math.sqrt(input_var)
         features.input_weight.copy_(source.input_weight / scale)
         features.bias.copy_(source.bias / scale)
         W = source.effective_recurrent_weight()

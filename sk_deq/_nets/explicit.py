@@ -48,18 +48,26 @@ class ExplicitFeatures:
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         return cls(**{**copied, **params})
 
-    def _make_features(self, scaler, input_var, generator):
+    def _given(self):
+        """The four numbers are those of centred networks."""
+        return {"center": True, **super()._given()}
+
+    def _make_features(self, scaler, parameters, generator):
         """The matched network on scaled rows, and what it was matched to."""
+        input_var = parameters["input_var"]
         setting = "center=False cannot be matched: matching='high_dim'"
-        require_high_dim(self.center, 0.0, self.kernel, setting, "KernelMatcher(matching='exact')")
+        require_high_dim(
+            parameters["center"], 0.0, self.kernel, setting, "KernelMatcher(matching='exact')"
+        )
         # the DEQ's bias is a constant coordinate of its input, and becomes one of the match's
         bias_var = scaler.bias_var_ / input_var
         tau0 = scaler.tau0_ or 1.0
         spec = deq_spec(
-            self.activation, self.recurrent_var, input_var, tau0=math.hypot(tau0, bias_var**0.5)
-        )
+            parameters["activation"], parameters["recurrent_var"], input_var,
+            tau0=math.hypot(tau0, bias_var**0.5),
+        )  # fmt: skip
         # frozen features have a conjugate kernel only: that one gets the NTK's numbers
-        kernel = self.kernel if self.train == "all" else "ck"
+        kernel = "ck" if self._solves_readout else self.kernel
         target = deq_numbers(spec, self.kernel)
         match = solve_matching(target, spec.tau0, kernel, self.n_layers)
         size = scaler.n_features_out_, self.width

@@ -19,32 +19,44 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     ----------
     width : int, default=512
         Number of units m of every hidden layer.
-    activation : str or callable, default="relu"
+    activation : str or callable, default="auto"
         Activation of the DEQ that is matched: a registry name ("relu", "tanh", ..., as
         for :class:`DEQClassifier`) or an elementwise torch callable.
-    recurrent_var : float, default=0.2
+    recurrent_var : float or "auto", default="auto"
         sigma_a^2, variance of the DEQ's recurrent weights.
     input_var : float, default=None
         sigma_b^2, variance of its input weights. None means 1 - recurrent_var.
-    bias_var : float, default=0.0
+    bias_var : float or "auto", default="auto"
         Variance of its input bias. Biases are trained even if they start at 0.
-    center : bool, default=True
+    center : bool or "auto", default="auto"
         Whether its activation is centred. matching="high_dim" is a theory of centred ones.
-    input_scaling : {"rms", "sphere", None}, default="rms"
+    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
     kernel : {"ck", "ntk"}, default="ck"
         Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
         the NTK of training recurrent weights and readout.
+    hyperparameters : {"loo", None}, default=None
+        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
+        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
+        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
+        is close to; those that are given stay. The readout then begins at the ridge
+        solution with the least leave-one-out error, and stays there unless train="all".
+    encoding : {"auto", "quantile", "bins", None}, default="auto"
+        With hyperparameters="loo", what the network sees beside each column of more than four
+        values, as in the kernel ridge estimators.
+    feature_weights : {"auto", None}, default="auto"
+        With hyperparameters="loo", whether columns are weighted too, as there.
     matching : {"auto", "high_dim"}, default="auto"
         "high_dim": one to three hidden layers with the four numbers of the DEQ, which determine its
         kernel for high-dimensional data; with bias_var > 0, when rows are no longer nearly
         orthogonal, less closely. "auto" is the same.
     n_layers : int or "auto", default="auto"
         Number of hidden layers; "auto" takes the fewest that suffice.
-    train : {"all", "readout"}, default="all"
+    train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
-        features stay random, and the readout, a convex problem, is solved to optimality.
+        features stay random, and the readout, a convex problem, is solved to optimality. "auto":
+        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
     teacher : DEQClassifier, FrozenEstimator or None, default=None
         A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins.
@@ -101,6 +113,18 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         One entry per epoch: losses, accuracies, seconds. For train="readout" one, of the seconds.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
+    activation_, input_scaling_ : str
+        Parameters of the DEQ, chosen or given.
+    recurrent_var_, input_var_, bias_var_ : float
+        Likewise.
+    center_ : bool
+        Likewise.
+    encoding_ : str or None
+        What was put beside the columns; only after a search.
+    feature_weights_ : ndarray of shape (n_features,)
+        Weights of the features; only after a search.
+    search_results_ : dict of ndarray of shape (n_candidates,)
+        The kernels compared; only after a search.
     device_ : str
         Where the network was trained.
     n_features_in_ : int
@@ -145,11 +169,11 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
 
     def __init__(
         self, width=512, *,
-        activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True,
-        input_scaling="rms",
-        kernel="ck",
+        activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
+        input_scaling="auto", kernel="ck",
+        hyperparameters=None, encoding="auto", feature_weights="auto",
         matching="auto", n_layers="auto",
-        train="all", teacher=None,
+        train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
         class_weight=None, warm_start=False, callbacks=None, verbose=0,
@@ -158,6 +182,8 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.kernel, self.matching = input_scaling, kernel, matching
+        self.hyperparameters, self.encoding = hyperparameters, encoding
+        self.feature_weights = feature_weights
         self.n_layers, self.train, self.teacher = n_layers, train, teacher
         self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
         self.weight_decay, self.early_stopping = weight_decay, early_stopping

@@ -1,6 +1,13 @@
-"""The readout of random features, a convex problem, by scikit-learn's solvers."""
+"""The readout of random features, a convex problem: by scikit-learn's solvers or in closed form."""
 
 import numpy as np
+import torch
+
+from .._row_keys import merge_repeated_rows
+from .._search.criterion import ALPHAS
+from .._solve.exact import solve_eigh
+
+_LEFT_OUT = 4000  # distinct rows on which the penalty is chosen, at most
 
 
 def solve_logistic(Z, target, weight, penalty, n_classes):
@@ -44,3 +51,37 @@ def solve_ridge(Z, target, weight, penalty):
 
     model = Ridge(alpha=penalty).fit(Z, target, weight)
     return np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_), 1
+
+
+def solve_left_out(Z, y, w, keys):
+    """Ridge regression with the penalty of the least leave-one-out error.
+
+    Parameters
+    ----------
+    Z : tensor of shape (n, width), float64
+        Features.
+    y : tensor of shape (n, n_outputs)
+    w : tensor of shape (n,)
+        Positive weights.
+    keys : tensor of shape (n,)
+        Of the rows, see `row_keys`: all copies of a row are left out together.
+
+    Returns
+    -------
+    weights : tensor of shape (n_outputs, width)
+    bias : tensor of shape (n_outputs,)
+    out_of_sample : tuple of tensors
+        Predictions of rows that were left out, what was to be predicted, and weights.
+    """
+    first, y, w = merge_repeated_rows(Z, y, w, keys)
+    if first is not None:
+        Z, keys = Z[first], keys[first]
+    some = slice(None) if len(Z) <= _LEFT_OUT else keys.argsort()[:_LEFT_OUT]
+    Z_some, y_some, w_some = Z[some], y[some], w[some]
+    level = float(w_some @ Z_some.square().sum(1) / w_some.sum())
+    solution = solve_eigh(Z_some @ Z_some.T, y_some, w_some, ALPHAS * level)
+    weights, bias = Z_some.T @ solution.dual_coef, solution.intercept
+    if len(Z) > _LEFT_OUT:
+        solved = solve_ridge(Z.numpy(), y.numpy(), w.numpy(), solution.alpha)
+        weights, bias = torch.from_numpy(solved[0].T), torch.from_numpy(solved[1])
+    return weights.T, bias, (solution.predictions, y_some, w_some)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from .._array_api import class_weights, encode_labels
+from .._solve.calibration import fit_temperature
 from .._torch import on_cpu, to_tensor
-from .readout import solve_logistic, solve_ridge
+from .readout import solve_left_out, solve_logistic, solve_ridge
 
 
 def cross_entropy(logits, target):
@@ -72,6 +73,19 @@ class Classification:
         """Weights, bias and number of iterations of the readout of features Z."""
         return solve_logistic(Z, target, weight, penalty, self.n_outputs)
 
+    def as_numbers(self, target):
+        """+1 and -1 for class indices (n,): one column for two classes, else one for each."""
+        columns = torch.nn.functional.one_hot(target, self.n_outputs).double()
+        return 2 * (columns[:, -1:] if self.n_outputs <= 2 else columns) - 1
+
+    def solve_left_out(self, Z, target, weight, keys):
+        """Weights and bias of the readout by ridge regression, as calibrated logits."""
+        weights, bias, left_out = solve_left_out(Z, self.as_numbers(target), weight, keys)
+        factor = fit_temperature(*left_out)
+        if self.n_outputs == 2:
+            weights, bias = (torch.cat([-part, part]) / 2 for part in (weights, bias))
+        return factor * weights, factor * bias
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -129,3 +143,11 @@ class Regression:
     def solve_readout(self, Z, target, weight, penalty):
         """Weights, bias and number of iterations of the readout of features Z."""
         return solve_ridge(Z, target, weight, penalty)
+
+    def as_numbers(self, target):
+        """Targets of mean 0 and variance 1, float64."""
+        return target.double()
+
+    def solve_left_out(self, Z, target, weight, keys):
+        """Weights and bias of the readout by ridge regression."""
+        return solve_left_out(Z, self.as_numbers(target), weight, keys)[:2]

@@ -34,7 +34,7 @@ class BaseKernelRidge(DEQEstimator):
         "center": ["boolean", _AUTO],
         "input_scaling": [StrOptions(set(INPUT_SCALINGS) - {None} | {"auto"}), None],
         "hyperparameters": [StrOptions({"loo"}), None],
-        "encoding": [StrOptions({"auto", *ENCODINGS}), None],
+        "encoding": [StrOptions({"auto", *ENCODINGS} - {"plain"}), None],
         "feature_weights": [_AUTO, None],
         "method": [StrOptions({"exact", "high_dim"})],
         "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
@@ -110,8 +110,7 @@ class BaseKernelRidge(DEQEstimator):
         self.solver_, self.tau0_ = fitted.solver, kernel.tau0
         self.alpha_, self.n_iter_ = solution.alpha, solution.n_iter
         self.feature_weights_ = back(fitted.feature_weights)
-        encoding = fitted.choice.encoding
-        self.encoding_ = None if encoding is None or encoding.kind == "plain" else encoding.kind
+        self.encoding_ = fitted.choice.encoding_name
         for name in DEQ_PARAMETERS:
             setattr(self, f"{name}_", fitted.choice.parameters[name])
         if fitted.search_results is not None:

@@ -19,8 +19,8 @@ from .._array_api import (
 )
 from .._base import all_or_nothing, forget
 from .._callbacks import begin_fit
+from .._solve.calibration import class_probabilities, fit_temperature
 from .base import BaseKernelRidge
-from .calibration import class_probabilities, fit_temperature
 from .fit import fit_ridge
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from .._scaling import InputScaler, row_norms
-from .._search.encodings import Encoding
+from .._search.encodings import Encoding, weighted
 from .._theory.engine import kernel_diagonal, kernel_matrix
 from .._theory.four_numbers import (
     KernelCoefficients,
@@ -54,7 +54,7 @@ class RowKernel:
     def rows(self, X):
         """Rows of X scaled, on the device and in the precision of the computation."""
         rows = to_tensor(X, dtype=self.dtype, device=present_device(self.device))
-        return self.scaler.transform(_weighted(rows, self.encoding, self.feature_scale))
+        return self.scaler.transform(weighted(rows, self.encoding, self.feature_scale))
 
     def matrix(self, rows, others=None):
         """k of scaled rows (m, ..) with others (n, ..), or with one another: (m, n)."""
@@ -81,7 +81,7 @@ def row_kernel(X, w, choice, method, device, dtype):
     p, encoding, weights = choice.parameters, choice.encoding, choice.feature_weights
     scale = None if weights is None else weights.sqrt().cpu()
     tiles = (to_tensor(x, dtype=torch.float64) for x in _tiles(X))
-    norms = [row_norms(_weighted(x, encoding, scale)) for x in tiles]
+    norms = [row_norms(weighted(x, encoding, scale)) for x in tiles]
     scaler = InputScaler(p["input_scaling"], input_var=p["input_var"], bias_var=p["bias_var"])
     scaler.fit(torch.cat(norms)[:, None], w)
     tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
@@ -124,11 +124,6 @@ class FittedRows:
     def __getstate__(self):
         """Leave the scaled rows out."""
         return {**self.__dict__, "X": on_cpu(self.X), "_scaled": None}
-
-
-def _weighted(rows, encoding, scale):
-    rows = rows if encoding is None else encoding.transform(rows)
-    return rows if scale is None else rows * scale.to(rows)
 
 
 def _tiles(X):

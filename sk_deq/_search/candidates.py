@@ -41,6 +41,8 @@ CANDIDATES = (
     {**DEFAULT, "kernel": "ntk", "recurrent_var": 1.5},
     {**DEFAULT, "kernel": "ntk", "recurrent_var": 1.9, "input_scaling": "sphere"},
 )
+# Those that a network of finite width is close to, and whose fixed point it finds fast.
+OF_NETWORKS = CANDIDATES[:2]
 BIASES = (0.1,)  # c^2 in units of the mean squared norm of the rows
 
 

@@ -90,6 +90,12 @@ def fit_encodings(X, w, kinds=ENCODINGS):
     return [found[kind] for kind in kinds]
 
 
+def weighted(rows, encoding, scale):
+    """Rows (n, n_features) encoded and multiplied by `scale` (n_encoded,), where there are any."""
+    rows = rows if encoding is None else encoding.transform(rows)
+    return rows if scale is None else rows * scale.to(rows)
+
+
 def _interpolate(x, knots, values):
     """Piecewise linear functions (n_knots, k) of x (n,), constant outside the knots: (n, k)."""
     knots, values = knots.to(x), values.to(x)

@@ -55,6 +55,12 @@ class Choice:
     path: tuple | None = None
     results: dict = field(default_factory=dict)
 
+    @property
+    def encoding_name(self):
+        """The kind of the encoding, None for plain columns."""
+        plain = self.encoding is None or self.encoding.kind == "plain"
+        return None if plain else self.encoding.kind
+
     def weights_of_sources(self, n_features):
         """Feature weights (n_features,) of the columns as they came."""
         if self.feature_weights is None:
@@ -62,7 +68,9 @@ class Choice:
         return self.encoding.per_source(self.feature_weights, self.moments)
 
 
-def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights, encodings):
+def search_kernel(
+    X, y, w, keys, given, *, classify, alphas, feature_weights, encodings, candidates=CANDIDATES
+):  # fmt: skip
     """Choose the DEQ parameters that are not given, and feature weights, by leave-one-out.
 
     Parameters
@@ -86,6 +94,8 @@ def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights, en
         Whether to learn them.
     encodings : sequence of {"plain", "quantile", "bins"}
         Those to compare.
+    candidates : sequence of dict
+        Kernels to compare.
 
     Returns
     -------
@@ -108,7 +118,7 @@ def search_kernel(X, y, w, keys, given, *, classify, alphas, feature_weights, en
         for encoding in fit_encodings(X, w, ("plain",) if as_is else encodings)
     ]
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
-    candidates = stable(resolve(given, CANDIDATES, [bias * unit for bias in BIASES]))
+    candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
     first, *others = tables
     scored = [(first, parameters, first.score(parameters)) for parameters in candidates]
     best = min(compare(scored), key=lambda trial: trial.criterion)
