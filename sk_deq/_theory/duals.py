@@ -111,8 +111,8 @@ def _smoothed_gate(s1, s2, r, noise1, noise2):
 
 
 @lru_cache
-def _logistic_mixture(n_nodes=16):
-    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-11.
+def _logistic_mixture(n_nodes=20):
+    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-13.
 
     A logistic variable is a standard normal times 2 K, K of Kolmogorov's distribution (Andrews and
     Mallows, 1974). The rule is Gaussian quadrature in log K, from the Lanczos process on a grid.
@@ -157,19 +157,99 @@ def _mixture(base):
 
 
 softplus, silu = _mixture(_smoothed_relu), _mixture(_smoothed_gate)
-_odd_sigmoid = _mixture(_smoothed_step)
+half_tanh = _mixture(_smoothed_step)  # of tanh(t / 2) / 2 = sigmoid(t) - 1/2
 
 
 def sigmoid(s1, s2, r):
     """Dual of sigmoid(t)."""
-    G, D = _odd_sigmoid(s1, s2, r)
+    G, D = half_tanh(s1, s2, r)
     return 0.25 + G, D
 
 
 def tanh(s1, s2, r):
     """Dual of tanh(t) = 2 (sigmoid(2 t) - 1/2)."""
-    G, D = _odd_sigmoid(2 * s1, 2 * s2, r)
+    G, D = half_tanh(2 * s1, 2 * s2, r)
     return 4 * G, 16 * D
+
+
+def softplus_rise(s1, s2, r):
+    """Dual of softplus(t) - log 2, for deviations of about 1 or more: below, digits cancel."""
+    G, D = softplus(s1, s2, r)
+    zero = torch.zeros((), dtype=torch.float64)
+    means = [softplus(s, zero, zero)[0] / math.log(2) for s in (s1, s2)]  # E softplus(u)
+    return G - math.log(2) * (means[0] + means[1]) + math.log(2) ** 2, D
+
+
+def elu(s1, s2, r):
+    r"""Dual of t for t > 0, exp(t) - 1 for t < 0: of t + k(t), k(t) = exp(t) - 1 - t for t < 0.
+
+    With E u k(w) = s1 s2 r E k'(w) (Stein's lemma) and E k'(w) = (erfcx(s2 / sqrt 2) - 1) / 2,
+
+        G = s1 s2 r (1 + E k'(u) + E k'(w)) + E k(u) k(w),    D = 1 + E k'(u) + E k'(w) + E k'k',
+
+    where nothing cancels.
+    """
+    linear = (torch.special.erfcx(s1 / math.sqrt(2)) + torch.special.erfcx(s2 / math.sqrt(2))) / 2
+    G, D = polar(_elu_rest, s1, s2, r, [(-1, -1)])
+    return s1 * s2 * r * linear + G, linear + D
+
+
+def _elu_rest(t):
+    """k(t) = exp(t) - 1 - t and its derivative, for t < 0."""
+    slope = torch.expm1(t)
+    series = t / 8 + 1
+    for k in (7, 6, 5, 4, 3):
+        series = series * t / k + 1
+    return torch.where(t > -0.05, t * t / 2 * series, slope - t), slope
+
+
+_ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+_ENTRIES = 2**20  # nodes of quadrature at once
+
+
+def polar(values_and_slopes, s1, s2, r, signs=_ALL_SIGNS):
+    r"""E[f(u) f(w)] and E[f'(u) f'(w)] for f smooth but at 0, over so many pairs of signs of u, w.
+
+    In polar coordinates u = s1 R sin a, w = s2 R sin(omega - a) are positive for a in (0, omega),
+    cos(omega) = -r, and f(u) f(w) is smooth there: a product of two rules is exact.
+    """
+    shape = torch.broadcast_shapes(s1.shape, s2.shape, r.shape)
+    s1, s2, r = (x.expand(shape).reshape(-1, 1, 1) for x in (s1, s2, r))
+    (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
+    radius = 12 * radial
+    radial_weight = 12 * radial_weight * radius * torch.exp(-radius * radius / 2) / (2 * math.pi)
+    out = []
+    for part in torch.arange(len(r)).split(max(1, _ENTRIES // (len(radius) * len(arc)))):
+        total = [0, 0]
+        for sign1, sign2 in signs:
+            c = sign1 * sign2 * r[part]
+            omega = torch.atan2(((1 - c) * (1 + c)).clamp_min(0).sqrt(), -c)
+            a, b = (omega * x[:, None] for x in (arc, arc.flip(0)))  # b = omega - a
+            u, w = (sign1 * s1[part] * torch.sin(a), sign2 * s2[part] * torch.sin(b))
+            weight = omega * arc_weight[:, None] * radial_weight
+            first, second = values_and_slopes(u * radius), values_and_slopes(w * radius)
+            for k in range(2):
+                total[k] = total[k] + (first[k] * second[k] * weight).sum((1, 2))
+        out.append(torch.stack(total))
+    return torch.cat(out, 1).unflatten(1, shape)
+
+
+def polar_rules(largest):
+    """Rules on [0, 1] for the radius and for an arc, symmetric, for scales up to `largest`."""
+    if largest <= 5:
+        return legendre(40), legendre(24)
+    if largest <= 12:
+        return legendre(56), legendre(40)
+    return _double_exponential(90), _double_exponential(90)
+
+
+@lru_cache
+def _double_exponential(n):
+    """Tanh-sinh rule on [0, 1]: resolves singularities and layers at both ends."""
+    t = torch.linspace(-3.2, 3.2, n, dtype=torch.float64)
+    e = torch.exp(-math.pi * torch.sinh(t.abs()))
+    nodes = torch.where(t < 0, e / (1 + e), 1 / (1 + e))
+    return nodes, (t[1] - t[0]) * math.pi * torch.cosh(t) * e / (1 + e) ** 2
 
 
 def clip(bound, n_nodes=96):

@@ -10,7 +10,7 @@ import torch
 
 from .duals import legendre
 
-FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
+FLOOR = 1e-153  # standard deviations below it are rounded up to it: no division by zero
 _LARGEST = 1e151  # norms above it overflow on the way
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
 

@@ -154,7 +154,8 @@ class ExplicitPairKernel(PairKernel):
         values, deviation = [norms], norms.clamp_min(FLOOR)
         for layer in self.layers:
             m = moments(layer.activation, deviation)
-            values += [deviation, m.mean]
+            odd = layer.activation.parity == "odd"
+            values += [deviation, 0 * deviation if odd else m.mean]
             deviation = m.centred_square(layer.offset).sqrt().clamp_min(FLOOR)
         return torch.stack(values, dim=1)
 

@@ -93,13 +93,13 @@ class DEQPairKernel(PairKernel):
         return self._limits if set(self.spec.activation.kinks) == {0.0} else None
 
     def _limits(self, n1, n2):
-        spec, phi = self.spec, self.spec.activation
+        spec, phi = self.spec, self.spec.phi
         (_, s1, mean1), (_, s2, mean2) = self.rows(n1).T, self.rows(n2).T
         xi, weight = gaussian_rule(phi.kinks, torch.cat([s1, s2]))
         limits = []
         for sign in (-1, 1):
             G = (weight * phi(s1[:, None] * xi)) @ phi(sign * s2[:, None] * xi).T
-            G -= centring_shift(spec.mean, mean1[:, None], mean2)
+            G -= centring_shift(spec.offset, mean1[:, None], mean2)
             base = sign * s1[:, None] * s2 - spec.recurrent_var * G - spec.bias_var
             limits.append(base / (spec.input_var * n1[:, None] * n2))
         return limits
@@ -126,12 +126,13 @@ class DEQPairKernel(PairKernel):
     def rows(self, norms):
         """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""
         deviation = self.spec.deviation(norms)
-        mean = moments(self.spec.activation, deviation).mean
+        odd = self.spec.phi.parity == "odd"
+        mean = 0 * deviation if odd else moments(self.spec.phi, deviation).mean
         return torch.stack([norms, deviation, mean], dim=1)
 
     def pairs(self, rows1, rows2, r):
         """Kernel values (m1, m2, m) for `rows` (m1, 3), (m2, 3) and cosines (.., .., m)."""
-        phi, s1, s2 = self.spec.activation, rows1[:, 1], rows2[:, 1]
+        phi, s1, s2 = self.spec.phi, rows1[:, 1], rows2[:, 1]
         first, second = rows1.T[:, :, None, None], rows2.T[:, None, :, None]
         # Newton's method asks for every cosine about five times
         dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
@@ -142,21 +143,21 @@ class DEQPairKernel(PairKernel):
 
     def entries(self, rows1, rows2, r):
         """Kernel values (m,) of m single pairs: `rows` (m, 3), cosines (m,); by the closed form."""
-        dual = partial(self.spec.activation.dual, rows1[:, 1], rows2[:, 1])
+        dual = partial(self.spec.phi.dual, rows1[:, 1], rows2[:, 1])
         return self._value(*self._solve(dual, rows1.T, rows2.T, r), rows1[:, 1] * rows2[:, 1])
 
     def _solve(self, dual, first, second, r):
         """Correlations, G and D for the columns (norm, deviation, mean) of rows and cosines."""
         spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
         base = spec.input_var * (n1 * n2 * r) + spec.bias_var
-        shift = centring_shift(spec.mean, mean1, mean2)
+        shift = centring_shift(spec.offset, mean1, mean2)
         return solve_correlation(dual, shift, spec.recurrent_var, base, s1 * s2)
 
     def diagonal(self, rows):
         """Kernel values (m,) of rows (m, 3) with themselves: their correlation is 1 exactly."""
         spec, (_, s, _) = self.spec, rows.T
-        G = moments(spec.activation, s).centred_square(spec.mean)
-        return self._value(1.0, G, slope_square(spec.activation, s), s * s)
+        G = moments(spec.phi, s).centred_square(spec.offset)
+        return self._value(1.0, G, slope_square(spec.phi, s), s * s)
 
     def _value(self, rho, G, D, scale):
         """The kernel of pairs with correlation rho of pre-activations of variance `scale`."""
