@@ -15,13 +15,13 @@ from .chebyshev import (
     scale_ranges,
     series_length,
 )
-from .duals import polar, polar_rules
+from .duals import polar, polar_rules, sine_square
 from .expectations import hermite_coefficients
 from .tables import tabulate
 
 
 def dual_function(activation, s1, s2, n_correlations=1):
-    r"""Return the map r -> (E[phi(u) phi(w)], E[phi'(u) phi'(w)]).
+    r"""Return the map r -> (E[phi(u) phi(w)], E[phi'(u) phi'(w)]); it also takes 1 - r^2.
 
     (u, w) is centred Gaussian with standard deviations s1[i] and s2[j] and correlation r[i, j, :].
     Mehler's series for the pairs for which it converges fast; else closed form where there is one;
@@ -48,10 +48,12 @@ def dual_function(activation, s1, s2, n_correlations=1):
         if activation.dual is not None and short.any() and n_correlations <= 100:
             return _mixed(_series(a1, a2, s1, s2), activation.dual, short, s1, s2)
     at_zero = set(activation.kinks) == {0.0}
-    if at_zero and not activation.homogeneous and n_correlations > 100:
-        if len(s1) * len(s2) <= 1024:
+    many = len(s1) * len(s2) > 1024
+    if at_zero and not activation.homogeneous:
+        if many and (activation.dual is None or n_correlations > 100):
+            return _tabulated_polar(activation, s1, s2)
+        if n_correlations > 100:
             return _polar(activation, s1, s2)
-        return _tabulated_polar(activation, s1, s2)
     if activation.dual is not None and n_correlations > 100 and not activation.kinks:
         return _interpolated(activation.dual, s1, s2)
     if activation.dual is not None or at_zero:
@@ -79,7 +81,7 @@ def dual_series(activation, s1, s2, n_terms, within=1.0):
     their closed form takes complex r.
     """
     if activation.homogeneous and activation.dual is not None:
-        return lambda r: activation.dual(s1[:, None, None], s2[None, :, None], r)
+        return lambda r, w=None: activation.dual(s1[:, None, None], s2[None, :, None], r, w)
     a1, a2 = (hermite_coefficients(activation, s, n_terms) for s in (s1, s2))
     length = max(_series_length(a, within) for a in (a1, a2))
     return _series(a1[:, :length], a2[:, :length], s1, s2)
@@ -90,7 +92,7 @@ def _series(a1, a2, s1, s2):
     b1, b2 = ((a / s[:, None])[:, :, None] for a, s in ((a1, s1), (a2, s2)))
     scale = s1[:, None, None] * s2[None, :, None]
 
-    def dual(r):
+    def dual(r, w=None):
         G = D = torch.zeros_like(r)
         for k in range(b1.shape[1] - 1, -1, -1):
             D = D * r + G  # Horner's rule for the derivative
@@ -104,9 +106,10 @@ def _mixed(series, closed, short, s1, s2):
     """The series for the pairs of scales for which it is exact, else the closed form."""
     i, j = torch.nonzero(~short, as_tuple=True)
 
-    def dual(r):
+    def dual(r, w=None):
         values = series(r)
-        exact = closed(s1[i, None], s2[j, None], r.expand(values[0].shape)[i, j])
+        pairs = (None if x is None else x.expand(values[0].shape)[i, j] for x in (r, w))
+        exact = closed(s1[i, None], s2[j, None], *pairs)
         return tuple(v.index_put((i, j), e) for v, e in zip(values, exact, strict=True))
 
     return dual
@@ -140,33 +143,43 @@ def _interpolated(dual, s1, s2):
 
     n_angles = 4 + series_length(coefficients(s1.amax(0, True), s2.amax(1, True), 96), 1e-14)
     if n_angles > 96:  # not smooth enough
-        return lambda r: dual(s1, s2, r)
+        return lambda r, w=None: dual(s1, s2, r, w)
     return _angular_series(coefficients(s1, s2, n_angles))
 
 
 def _angular_series(coefficients):
     G, D = coefficients
 
-    def dual(r):
-        at = torch.asin(r.clamp(-1, 1)) * (2 / math.pi)
+    def dual(r, w=None):
+        at = torch.atan2(r, (sine_square(r) if w is None else w).sqrt()) * (2 / math.pi)
         return clenshaw(G, at), clenshaw(D, at)
 
     return dual
 
 
-def _polar(activation, s1, s2, n_angles=64):
-    r"""Quadrature in polar coordinates, for phi smooth but at 0.
+def _polar(activation, s1, s2):
+    """Quadrature in polar coordinates at nodes of the angle, for phi smooth but at 0.
+
+    The result is smooth in the angle, so it is interpolated: a product of matrices for each node.
+    """
+    for n_angles in (64, 128, 256):
+        coefficients = chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles))
+        if max(series_length(C, 1e-14) for C in coefficients) < n_angles - 1:
+            return _angular_series(coefficients)
+    return _angular_series(coefficients) if activation.dual is None else _direct(activation, s1, s2)
+
+
+def _at_angles(activation, s1, s2, n_angles):
+    r"""G and D at Chebyshev nodes of the angle, (2, n1, n2, n_angles).
 
     u = s1 R cos(alpha), w = s2 R cos(alpha - theta), r = cos(theta): phi(u) phi(w) is smooth on
-    each of the four arcs between the zeros of the cosines, and the result is smooth in theta on
-    [0, pi], so it is computed at Chebyshev nodes in theta and interpolated.
+    each of the four arcs between the zeros of the cosines.
     """
     (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
     radius = 12 * radial[:, None]
     radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
-    x = chebyshev_nodes(n_angles)
     values = torch.zeros(2, len(s1), len(s2), n_angles, dtype=torch.float64)
-    for i, theta in enumerate(((1 - x) * math.pi / 2).tolist()):
+    for i, theta in enumerate(((1 - chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
         width = torch.tensor([theta, math.pi - theta] * 2, dtype=torch.float64)[:, None]
         start = math.pi / 2 + torch.cumsum(width, 0) - width
         angle = (start + width * arc).ravel()
@@ -175,16 +188,13 @@ def _polar(activation, s1, s2, n_angles=64):
         w = s2[:, None] * (radius * torch.cos(angle - theta)).ravel()
         values[0, :, :, i] = (activation(u) * weight) @ activation(w).T
         values[1, :, :, i] = (activation.derivative(u) * weight) @ activation.derivative(w).T
-    coefficients = chebyshev_coefficients(values)
-    if max(series_length(C, 1e-14) for C in coefficients) > n_angles - 2:
-        return _direct(activation, s1, s2)
-    return _angular_series(coefficients)
+    return values
 
 
 def _direct(activation, s1, s2):
     """By the closed form, or else by quadrature, for phi smooth but at 0."""
     dual = activation.dual or partial(polar, activation.with_slope)
-    return lambda r: dual(s1[:, None, None], s2[None, :, None], r)
+    return lambda r, w=None: dual(s1[:, None, None], s2[None, :, None], r, w)
 
 
 def _tabulated_polar(activation, s1, s2):
@@ -193,7 +203,9 @@ def _tabulated_polar(activation, s1, s2):
     tables = _polar_tables(activation, range1, range2)
     if tables is None:
         return _polar(activation, s1, s2)
-    return lambda r: tuple(table(s1, s2, r[:, :, 0].clone())[:, :, None] for table in tables)
+    return lambda r, w=None: tuple(
+        table(s1, s2, r[:, :, 0].clone())[:, :, None] for table in tables
+    )
 
 
 @lru_cache(maxsize=64)

@@ -133,12 +133,17 @@ class _Rows:
         values = None if self.values is None else self.values[_cpu(index)]
         return _Rows(self.X[index], self.norms[index], self.unit[index], values)
 
-    def cosines(self, other, precise):
-        """Cosines with other rows, no less than 1 where they are equal; in float64 if precise."""
-        first, second = self.unit, other.unit
-        if precise:
-            first, second = (normalise(rows.X.double())[1] for rows in (self, other))
-        return (grown(first) @ second.T).clamp_(-1, 1)
+    def cosines(self, other):
+        """Cosines with other rows, no less than 1 where they are equal."""
+        return (grown(self.unit) @ other.unit.T).clamp_(-1, 1)
+
+    def precise_cosines(self, other):
+        """Cosines r and 1 - r^2 in float64, on the CPU: the latter from the chords."""
+        first, second = (normalise(rows.X.double().cpu())[1] for rows in (self, other))
+        r = (grown(first) @ second.T).clamp_(-1, 1)
+        mode = "donot_use_mm_for_euclid_dist"
+        near, far = (torch.cdist(first, sign * second, compute_mode=mode) for sign in (1, -1))
+        return r, torch.where(r.abs() == 1, 0, (near * far / 2) ** 2)
 
 
 def _cpu(index):
@@ -228,7 +233,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
         one, two = first.part(here), second.part(there)
-        r = one.cosines(two, precise=table is None)
+        r, sine = one.precise_cosines(two) if table is None else (one.cosines(two), None)
         diagonal = _diagonal(pair, one.values, one.norms)
         same = beyond = None
         if (table is None or not pair.smooth) and bool(r.max() == 1):
@@ -243,8 +248,8 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
         if table is not None:
             tile = table.evaluate([f[here] for f in factors1], [f[there] for f in factors2], r)
         else:
-            r = r.cpu()[:, :, None]
-            tile = pair.pairs(one.values[:, :-1], two.values[:, :-1], r)[:, :, 0].to(out.device)
+            values = one.values[:, :-1], two.values[:, :-1]
+            tile = pair.pairs(*values, r[:, :, None], sine[:, :, None])[:, :, 0].to(out.device)
         if beyond is not None:
             i_far, j_far = (indices.cpu() for indices in beyond)
             far = pair.entries(one.values[i_far, :-1], two.values[j_far, :-1], cosines)
@@ -269,7 +274,8 @@ def _same(r, one, two):
     """Indices of the pairs of rows that are the same, to rounding."""
     norms1, norms2 = one.norms[:, None], two.norms
     rounding = 8 * torch.finfo(r.dtype).eps
-    return torch.nonzero((r == 1) & ((norms1 - norms2).abs() <= rounding * norms1), as_tuple=True)
+    equal = (norms1 - norms2).abs() <= rounding * norms1
+    return torch.nonzero((r == 1).to(equal.device) & equal, as_tuple=True)
 
 
 def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
@@ -316,6 +322,7 @@ def _symmetric(tile, diagonal):
 
 
 def _write(out, rows, columns, tile):
+    tile = tile.to(out.dtype)
     if isinstance(rows, slice):
         out[rows, columns] = tile
     else:
@@ -349,7 +356,7 @@ def _is_right(pair, table, range1, range2, largest):
     rows1, rows2 = (pair.rows(n) for n in norms)
     r = _COSINES[_COSINES.abs() < largest]
     exact = pair.pairs(rows1, rows2, r[None, None])
-    scale = (pair.diagonal(rows1)[:, None] * pair.diagonal(rows2)).sqrt()
+    scale = pair.diagonal(rows1).sqrt()[:, None] * pair.diagonal(rows2).sqrt()
     return all(
         bool(
             (
