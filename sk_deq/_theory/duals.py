@@ -269,7 +269,7 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
 
 def polar_rules(largest):
     """Rules on [0, 1] for the radius and for an arc, symmetric, for scales up to `largest`."""
-    if largest <= 5:
+    if largest <= 2:
         return legendre(40), legendre(24)
     if largest <= 12:
         return legendre(56), legendre(40)
@@ -285,33 +285,37 @@ def _double_exponential(n):
     return nodes, (t[1] - t[0]) * math.pi * torch.cosh(t) * e / (1 + e) ** 2
 
 
-def clip(bound, n_nodes=96):
+def clip(bound):
     r"""Return the dual of phi(t) = min(max(t, -bound), bound).
 
     phi'' is a pair of point masses, so G'' is elementary (a signed sum of normal densities at the
-    corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r.
+    corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r. The
+    integrand is 2 a b sinh(y) / pi up to about `peak`, where a and b are small, and decays beyond.
     """
 
     def dual(s1, s2, r, w=None):
-        nodes, weights = legendre(n_nodes)
         a, b = bound / s1, bound / s2
         sine = (sine_square(r) if w is None else w).sqrt()
         sign, r = torch.where(r < 0, -1.0, 1.0), r.abs()  # phi is odd: so is G, and D is even
-        top = torch.asinh(r / sine).clamp_max(20)
+        peak = torch.log(2 / torch.maximum(a, b)).clamp_min(0)
+        top = torch.minimum(torch.asinh(r / sine), peak + 20)
+        low = torch.minimum((peak - 17).clamp_min(0), top)
         D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
-        G = D * r
+        slope, sinh = 2 * a * b / math.pi, torch.sinh(low)
+        before = slope * (torch.cosh(low) - 1)
+        D, G = D + before, (D + before) * r - slope * (sinh - torch.atan(sinh))
+        nodes, weights = legendre(96 if float((top - low).max()) < 22 else 192)
         for x_k, weight_k in zip(nodes.tolist(), weights.tolist(), strict=True):
-            y = x_k * top
+            y = low + x_k * (top - low)
             correlation, inverse = torch.tanh(y), torch.cosh(y) ** 2
             # densities at equal and at opposite corners; their difference by expm1
             equal = torch.exp(-((a - b) ** 2) * inverse / 2 - a * b / (1 + correlation))
             difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
-            term = weight_k * top / torch.cosh(y) * difference / math.pi
+            term = weight_k * (top - low) / torch.cosh(y) * difference / math.pi
             D, G = D + term, G + term * (r - correlation)
         # the rest of the integral, where r = 1: of 1 / cosh y, for equal corners
-        D = D + torch.where(
-            (r == 1) & (a == b), 2 / math.pi * math.exp(-20) * torch.exp(-a * b / 2), 0
-        )
+        rest = 2 / math.pi * torch.exp(-top - a * b / 2)
+        D = D + torch.where((sine == 0) & (a == b), rest, 0)
         return s1 * s2 * sign * G, D
 
     return dual
