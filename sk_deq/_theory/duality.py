@@ -48,8 +48,10 @@ def dual_function(activation, s1, s2, n_correlations=1):
         if activation.dual is not None and short.any() and n_correlations <= 100:
             return _mixed(_series(a1, a2, s1, s2), activation.dual, short, s1, s2)
     at_zero = set(activation.kinks) == {0.0}
-    many = len(s1) * len(s2) > 1024
-    if at_zero and not activation.homogeneous:
+    # quadrature on a grid of angles is for where there is no closed form, or it is slower
+    gridded = activation.dual is None or max(float(s1.max()), float(s2.max())) <= 12
+    if at_zero and not activation.homogeneous and gridded:
+        many = len(s1) * len(s2) > 1024
         if many and (activation.dual is None or n_correlations > 100):
             return _tabulated_polar(activation, s1, s2)
         if n_correlations > 100:
