@@ -22,7 +22,7 @@ from .tables import tabulate
 from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
-_FEW = 1024  # entries that are computed directly
+_FEW, _FEW_OF_MANY = 1024, 64  # entries that are computed directly: a matrix, a block of one
 _N_NORMS = 32  # at which it is checked that there is a kernel
 _PRECISION = 1e-10  # of tables, relative to the root of both rows' diagonal entries
 # where it is checked: shares of a range of norms on the logarithmic scale, cosines
@@ -221,7 +221,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     """
     (rows, first), (columns, second) = first, second
     n_rows, n_columns = len(first.X), len(second.X)
-    few = ranges is None or n_rows * n_columns <= _FEW
+    few = ranges is None or n_rows * n_columns <= _FEW_OF_MANY
     table = None if few else _table(pair, *ranges)
     near = table is not None and _tabulated_near(pair, *ranges)
     if table is not None:
