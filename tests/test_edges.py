@@ -38,11 +38,10 @@ def scaled_error(K, expected):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_random_calls_against_slow_quadrature(name):
-    """Two calls of `kernel_edges.py` for each activation."""
+    """A call of `kernel_edges.py` for each activation."""
     rng = np.random.default_rng(list(REGISTRY).index(name))
-    for _ in range(2):
-        X, spec = edges.draw(rng, name)
-        assert edges.check(X, spec, deq_kernel(X, **spec), rng) < 1e-9, spec
+    X, spec = edges.draw(rng, name)
+    assert edges.check(X, spec, deq_kernel(X, **spec), rng) < 1e-9, spec
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -79,6 +78,13 @@ def test_many_rows_near_the_limit_are_as_right_as_few(name, kernel):
     K = deq_kernel(X, kernel=kernel, recurrent_var=v, **spec)
     few = deq_kernel(X[:10], kernel=kernel, recurrent_var=v, **spec)
     assert scaled_error(K[:10, :10], few) < 2e-10
+
+
+def test_rows_without_a_direction_among_many():
+    X = rows(np.random.default_rng(2).uniform(0.5, 3.0, 40))
+    X[[3, 7]] = 0
+    K = deq_kernel(X, activation="gelu", bias_var=0.2)
+    assert scaled_error(K[:8, :8], deq_kernel(X[:8], activation="gelu", bias_var=0.2)) < 2e-10
 
 
 def test_tables_of_rows_tell_where_they_are_not_right():
@@ -133,7 +139,7 @@ def test_small_rows_have_the_linear_limit(name, center):
         assert scaled_error(K / size / size, expected) < 10 * size + 1e-13
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["ck", "ntk_full"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_extreme_norms(name, kernel):
     """Blocks, rotations and orders change an entry by rounding; duplicates and multiples too."""

@@ -182,7 +182,9 @@ def _groups(pair, norms, dtype):
 @lru_cache(maxsize=256)
 def _exists(pair, norm_range):
     """Whether the kernel exists throughout a range of norms."""
-    norms = torch.cat([torch.tensor(norm_range).double(), scale_nodes(norm_range, _N_NORMS)])
+    low, high = norm_range
+    nodes = scale_nodes(norm_range, 1 if low == high else _N_NORMS)
+    norms = torch.cat([torch.tensor(norm_range).double(), nodes])
     return bool(pair.stable(norms).all())
 
 
