@@ -7,7 +7,7 @@ import torch
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
 from .spec import NoFixedPointError
 
-_FEW = 64  # norms for which no table is made
+_FEW, _FEW_OF_MANY = 64, 4  # norms for which no table is made: of all, in a part of many
 _NODES = 32  # of a table; where they are too few, it is halved
 _PARTS = 16  # of an octave, at most
 _PRECISION, _OF_DIAGONAL = 1e-13, 1e-11  # relative, of a table
@@ -32,10 +32,10 @@ def row_values(pair, norms):
     out = norms.new_empty(len(norms), _exact(pair, norms[:1]).shape[1])
     while pending:
         (low, high), rows = pending.pop()
-        table = _table(pair, low, high) if len(rows) > _FEW and low > 2.0**-1000 else None
+        table = _table(pair, low, high) if len(rows) > _FEW_OF_MANY and low > 2.0**-1000 else None
         if table is not None:
             out[rows] = scale_basis((low, high), norms[rows], _NODES) @ table
-        elif len(rows) > _FEW and high / low > 2 ** (1.5 / _PARTS):
+        elif len(rows) > _FEW_OF_MANY and high / low > 2 ** (1.5 / _PARTS):
             middle = (low * high) ** 0.5
             below = norms[rows] < middle
             pending += [((low, middle), rows[below]), ((middle, high), rows[~below])]
