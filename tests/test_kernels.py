@@ -465,7 +465,7 @@ def test_tables_that_do_not_depend_on_tau0_are_made_once(name, center, monkeypat
     made = []
     tabulate = engine.tabulate
     monkeypatch.setattr(engine, "tabulate", lambda *a: made.append(1) or tabulate(*a))
-    X = rows_with_norms(np.random.default_rng(0), np.full(4, 1.0))
+    X = rows_with_norms(np.random.default_rng(0), np.full(40, 1.0))  # of few no table is made
     spec = {"activation": name, "recurrent_var": 0.123, "center": center}
     first = deq_kernel(X, tau0=0.9, **spec)
     np.testing.assert_array_equal(deq_kernel(X, tau0=1.1, **spec), first)

@@ -55,6 +55,10 @@ class Activation:
             t = t.detach().requires_grad_()
             return torch.autograd.grad(self.fn(t).sum(), t)[0]
 
+    def with_slope(self, t):
+        """phi(t) and phi'(t)."""
+        return self.fn(t), self.derivative(t)
+
 
 def _leaky_relu(t):
     return torch.nn.functional.leaky_relu(t, 0.01)
@@ -78,13 +82,42 @@ ACTIVATIONS = {
         Activation("sin", torch.sin, "odd", dual=duals.sin, moments=duals.sin_moments),
         Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=duals.sigmoid),
         Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0), dual=duals.clip(1.0)),
-        Activation("elu", _F.elu, kinks=(0.0,)),
+        Activation("elu", _F.elu, kinks=(0.0,), dual=duals.elu),
         Activation("gelu", _F.gelu, lipschitz=1.1289041451469777, dual=duals.gelu),
         Activation("silu", _F.silu, lipschitz=1.0998393200748, dual=duals.silu),
         Activation("softplus", _softplus, dual=duals.softplus),
         Activation("identity", lambda t: t, "odd", True, (), 1.0, _CLOSED(1.0, 1.0)),
     ]
 }
+
+
+def _softplus_rise(t):
+    """softplus(t) - log 2 = t / 2 + log cosh(t / 2)."""
+    a = t.abs() / 2
+    small = torch.log1p(2 * torch.sinh(a.clamp_max(1) / 2) ** 2)
+    large = a + torch.log1p(torch.exp(-2 * a)) - math.log(2)
+    return t / 2 + torch.where(a < 1, small, large)
+
+
+_RISES = {
+    "sigmoid": Activation(
+        "sigmoid", lambda t: torch.tanh(t / 2) / 2, "odd", lipschitz=0.25, dual=duals.half_tanh
+    ),
+    "softplus": Activation("softplus", _softplus_rise, dual=duals.softplus_rise),
+}
+
+
+@lru_cache(maxsize=64)
+def rise(activation):
+    """phi(t) - phi(0) as an Activation, to full relative precision for small t, and phi(0)."""
+    origin = float(activation(torch.zeros(1, dtype=torch.float64)))
+    if origin == 0:
+        return activation, 0.0
+    if ACTIVATIONS.get(activation.name) is activation:
+        return _RISES[activation.name], origin
+    fn = activation.fn
+    return Activation(activation.name, lambda t: fn(t) - origin, kinks=activation.kinks,
+                      lipschitz=activation.lipschitz), origin  # fmt: skip
 
 
 def get_activation(activation):

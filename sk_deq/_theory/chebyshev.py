@@ -61,7 +61,7 @@ def scale_nodes(scale_range, n_nodes):
     low, high = scale_range
     if n_nodes == 1:
         return torch.tensor([low], dtype=torch.float64)
-    middle, half = math.log(low * high) / 2, math.log(high / low) / 2
+    middle, half = (math.log(low) + math.log(high)) / 2, math.log(high / low) / 2
     return torch.exp(middle + half * chebyshev_nodes(n_nodes))
 
 

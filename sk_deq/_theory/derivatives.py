@@ -14,8 +14,7 @@ from .engine import grown, normalise
 from .expectations import centring_shift, moments
 from .pair import solve_correlation
 
-_BATCH = 2**18  # pairs whose equations are solved at once,
-_FEW = 2**10  # or where more would be looked up in tables, which have no derivative
+_BATCH = 2**18  # pairs whose equations are solved at once
 _ONE_AT_A_TIME = Lock()  # torch's forward derivatives are those of the whole process
 
 
@@ -37,8 +36,7 @@ def kernel_and_derivatives(spec, X, names):
     _load_forward_derivatives()
     K = torch.empty_like(cosines)
     gradient = K.new_empty(*K.shape, len(names))
-    tables = spec.activation.dual is None and spec.activation.kinks
-    size = max(1, (_FEW if tables else _BATCH) // len(X))
+    size = max(1, _BATCH // len(X))
     derivatives = [_derivative_of_rows(spec, name, rows) for name in names]
     for start in range(0, len(X), size):
         part = slice(start, start + size)
@@ -55,7 +53,7 @@ class _Rows:
     def __init__(self, spec, norms):
         self.norms, self.s = norms, spec.deviation(norms)
         m, self.mean_slope, self.square_slope = _moments(spec, self.s)
-        self.mean, self.activity = m.mean, m.centred_square(spec.mean)
+        self.mean, self.activity = m.mean, m.centred_square(spec.offset)
 
 
 class _RowDerivatives(NamedTuple):
@@ -67,7 +65,7 @@ class _RowDerivatives(NamedTuple):
 
 def _moments(spec, s):
     """Moments at s, and the derivatives of E phi and E phi^2 for q = s^2 (Stein's lemma)."""
-    m = moments(spec.activation, s)
+    m = moments(spec.phi, s)
     return m, m.quadratic / (2 * s * s), m.square_quadratic / (2 * s * s)
 
 
@@ -78,7 +76,7 @@ def _direct(name, activity, product):
 
 def _derivative_of_centre(spec, name):
     """Derivative of mu = E phi(tau* xi), which is taken at the solution of its own equation."""
-    if not spec.center or spec.activation.parity == "odd":
+    if not spec.center or spec.phi.parity == "odd":
         return 0.0
     m, slope, square_slope = _moments(spec, torch.tensor([spec.tau], dtype=torch.float64))
     gain = spec.recurrent_var * (square_slope - 2 * m.mean * slope)
@@ -87,8 +85,8 @@ def _derivative_of_centre(spec, name):
 
 def _derivative_of_rows(spec, name, rows):
     centre = _derivative_of_centre(spec, name)
-    slope = rows.square_slope - 2 * spec.mean * rows.mean_slope  # of the activity, for q
-    turn = 2 * (spec.mean - rows.mean) * centre
+    slope = rows.square_slope - 2 * spec.offset * rows.mean_slope  # of the activity, for q
+    turn = 2 * (spec.offset - rows.mean) * centre
     dq = _direct(name, rows.activity, rows.norms**2) + spec.recurrent_var * turn
     dq = dq / (1 - spec.recurrent_var * slope)
     return _RowDerivatives(centre, dq / (2 * rows.s), rows.mean_slope * dq, slope * dq + turn)
@@ -100,10 +98,10 @@ def _block(spec, rows, part, r, names, derivatives):
     def outer(combine, values1, values2):
         return combine(values1[part, None], values2)
 
-    s, s_a, mu = rows.s, spec.recurrent_var, spec.mean
+    s, s_a, mu = rows.s, spec.recurrent_var, spec.offset
     means, scale = outer(torch.add, rows.mean, rows.mean), outer(torch.mul, s, s)
     dot = outer(torch.mul, rows.norms, rows.norms) * r.clamp(-1, 1)
-    dual = dual_function(spec.activation, s[part], s)
+    dual = dual_function(spec.phi, s[part], s)
     shift = centring_shift(mu, rows.mean[part, None], rows.mean)
     base = spec.input_var * dot + spec.bias_var
     shift, base, scale = (values[:, :, None] for values in (shift, base, scale))
@@ -114,7 +112,7 @@ def _block(spec, rows, part, r, names, derivatives):
         # how E phi phi changes with the two deviations, at a fixed correlation
         with _ONE_AT_A_TIME, forward_ad.dual_level():
             s1, s2 = forward_ad.make_dual(s[part], d.s[part]), forward_ad.make_dual(s, d.s)
-            G, _ = dual_function(spec.activation, s1, s2)(rho)
+            G, _ = dual_function(spec.phi, s1, s2)(rho)
             d_G = forward_ad.unpack_dual(G).tangent[:, :, 0]
         d_shift = d.centre * (means - 2 * mu) + mu * outer(torch.add, d.mean, d.mean)
         d_scale = (outer(torch.mul, d.s, s) + outer(torch.mul, s, d.s)) * rho[:, :, 0]

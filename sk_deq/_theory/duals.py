@@ -6,10 +6,11 @@ For (u, w) centred Gaussian with standard deviations s1, s2 and correlation r, e
 
 All take and return float64 tensors and broadcast; `piecewise_linear` also takes complex r. They are
 written in standard deviations and ratios so that s from 1e-150 to 1e150 neither overflows nor
-cancels. Sources: Cho and Saul (2009) for piecewise-linear phi, Williams (1997) for erf, Tsuchida et
-al. (2021) for GELU. The logistic family (sigmoid, tanh, softplus, SiLU) is reduced to these by
-writing the logistic distribution as a mixture of normals; the dual of a clipped line is an integral
-over the correlation. ``duality.dual_function`` serves every other activation.
+cancels; w = 1 - r^2 can be given, where it would be rounding. Sources: Cho and Saul (2009) for
+piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. The logistic family
+(sigmoid, tanh, softplus, SiLU) is reduced to these by writing the logistic distribution as a
+mixture of normals; the dual of a clipped line is an integral over the correlation; that of ELU is a
+quadrature in polar coordinates. ``duality.dual_function`` serves every other activation.
 """
 
 import math
@@ -26,16 +27,21 @@ def legendre(n):
     return torch.from_numpy((x + 1) / 2), torch.from_numpy(weight / 2)
 
 
+def sine_square(r):
+    """1 - r^2."""
+    return ((1 - r) * (1 + r)).clamp_min(0)
+
+
 def piecewise_linear(positive, negative):
     """Return the dual of phi(t) = positive * t for t > 0, negative * t for t < 0."""
     odd, even = ((positive + negative) / 2) ** 2, ((positive - negative) / 2) ** 2
 
-    def dual(s1, s2, r):
+    def dual(s1, s2, r, w=None):
         # odd part (a+b)/2 t, even part (a-b)/2 |t|; the two do not mix
         if r.is_complex():
             cosine, angle = ((1 - r) * (1 + r)).sqrt(), torch.asin(r)
         else:
-            cosine = ((1 - r) * (1 + r)).clamp_min(0).sqrt()
+            cosine = (sine_square(r) if w is None else w).sqrt()
             angle = torch.atan2(r, cosine)  # asin(r), to full precision at |r| = 1
         G = s1 * s2 * (odd * r + even * (2 / math.pi) * (cosine + r * angle))
         return G, (odd + even * (2 / math.pi) * angle).expand_as(G)
@@ -43,26 +49,27 @@ def piecewise_linear(positive, negative):
     return dual
 
 
-def _saturations(s1, s2, r, weight):
+def _saturations(s1, s2, r, w, weight):
     """t = s sqrt(weight / (1 + weight s^2)), u = 1 - t^2, z = t1 t2 r and w = 1 - z^2."""
     u1, u2 = 1 / (1 + weight * s1 * s1), 1 / (1 + weight * s2 * s2)
     t1, t2 = math.sqrt(weight) * s1 * u1.sqrt(), math.sqrt(weight) * s2 * u2.sqrt()
-    w = (1 - r) * (1 + r) + r * r * (u1 + u2 - u1 * u2)
+    w = (sine_square(r) if w is None else w) + r * r * (u1 + u2 - u1 * u2)
     return t1, t2, u1, u2, t1 * t2 * r, w
 
 
-def erf(s1, s2, r):
+def erf(s1, s2, r, w=None):
     """Dual of erf(t)."""
-    _, _, u1, u2, z, w = _saturations(s1, s2, r, 2.0)
+    _, _, u1, u2, z, w = _saturations(s1, s2, r, w, 2.0)
     root = w.sqrt()
     return (2 / math.pi) * torch.atan2(z, root), (4 / math.pi) * (u1 * u2).sqrt() / root
 
 
-def sin(s1, s2, r):
+def sin(s1, s2, r, w=None):
     """Dual of sin(t)."""
     c = s1 * s2 * r
+    apart = (sine_square(r) if w is None else w) / (1 + r.abs())  # 1 - |r|
     # exp(-(q1 + q2)/2 + |c|), written so that nothing overflows; then sinh and cosh of |c| over it
-    scale = torch.exp(-((s1 - s2) ** 2) / 2 - s1 * s2 * (1 - r.abs())) / 2
+    scale = torch.exp(-((s1 - s2) ** 2) / 2 - s1 * s2 * apart) / 2
     decay = torch.expm1(-2 * c.abs())
     return -scale * decay * torch.sign(c), scale * (2 + decay)
 
@@ -73,9 +80,9 @@ def sin_moments(s):
     return zero, s * torch.exp(-s * s / 2), zero, -torch.expm1(-2 * s * s) / 2, 2 * s * s * decay
 
 
-def gelu(s1, s2, r):
+def gelu(s1, s2, r, w=None):
     """Dual of t Phi(t), Phi the standard normal distribution function."""
-    t1, t2, u1, u2, z, w = _saturations(s1, s2, r, 1.0)
+    t1, t2, u1, u2, z, w = _saturations(s1, s2, r, w, 1.0)
     root, u = w.sqrt(), u1 * u2
     half = 0.25 + torch.atan2(z, root) / (2 * math.pi)  # E[Phi(u) Phi(w)]
     G = s1 * s2 * (r * half + t1 * t2 * (root + r * r * u / root) / (2 * math.pi))
@@ -83,36 +90,36 @@ def gelu(s1, s2, r):
     return G, half + z / (2 * math.pi * root) * (1 + 2 * u - t + t * r * r * u / w)
 
 
-def _smoothed_step(s1, s2, r, noise1, noise2):
+def _smoothed_step(s1, s2, r, w, noise1, noise2):
     """Dual of Phi(t / noise) - 1/2: of the step function, a normal of that deviation added to t."""
-    t1, t2, rho, cosine = _with_noise(s1, s2, r, noise1, noise2)
+    t1, t2, rho, cosine = _with_noise(s1, s2, r, w, noise1, noise2)
     return torch.atan2(rho, cosine) / (2 * math.pi), 1 / (2 * math.pi * t1 * t2 * cosine)
 
 
-def _smoothed_relu(s1, s2, r, noise1, noise2):
+def _smoothed_relu(s1, s2, r, w, noise1, noise2):
     """Dual of E relu(t + noise * normal)."""
-    t1, t2, rho, cosine = _with_noise(s1, s2, r, noise1, noise2)
+    t1, t2, rho, cosine = _with_noise(s1, s2, r, w, noise1, noise2)
     half = 0.25 + torch.atan2(rho, cosine) / (2 * math.pi)
     return t1 * t2 * (cosine / (2 * math.pi) + rho * half), half
 
 
-def _with_noise(s1, s2, r, noise1, noise2):
+def _with_noise(s1, s2, r, w, noise1, noise2):
     """Standard deviations, correlation and sqrt(1 - correlation^2) with independent noise added."""
     t1, t2 = torch.hypot(s1, noise1), torch.hypot(s2, noise2)
     v1, v2 = (noise1 / t1) ** 2, (noise2 / t2) ** 2
-    cosine = ((1 - r) * (1 + r) + r * r * (v1 + v2 - v1 * v2)).sqrt()
+    cosine = (w + r * r * (v1 + v2 - v1 * v2)).sqrt()
     return t1, t2, s1 / t1 * (s2 / t2) * r, cosine
 
 
-def _smoothed_gate(s1, s2, r, noise1, noise2):
+def _smoothed_gate(s1, s2, r, w, noise1, noise2):
     """Dual of t Phi(t / noise): gelu(t / noise) * noise."""
-    G, D = gelu(s1 / noise1, s2 / noise2, r)
+    G, D = gelu(s1 / noise1, s2 / noise2, r, w)
     return noise1 * noise2 * G, D
 
 
 @lru_cache
-def _logistic_mixture(n_nodes=16):
-    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-11.
+def _logistic_mixture(n_nodes=20):
+    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-13.
 
     A logistic variable is a standard normal times 2 K, K of Kolmogorov's distribution (Andrews and
     Mallows, 1974). The rule is Gaussian quadrature in log K, from the Lanczos process on a grid.
@@ -144,12 +151,13 @@ def _logistic_mixture(n_nodes=16):
 def _mixture(base):
     """Return the dual of the logistic mixture of a family smoothed by `noise`."""
 
-    def dual(s1, s2, r):
+    def dual(s1, s2, r, w=None):
         G = D = 0
         noise, weight = _logistic_mixture()
-        s1, s2, r = s1[..., None], s2[..., None], r[..., None]
+        w = sine_square(r) if w is None else w
+        s1, s2, r, w = s1[..., None], s2[..., None], r[..., None], w[..., None]
         for noise1, weight1 in zip(noise, weight, strict=True):
-            g, d = base(s1, s2, r, noise1, noise)
+            g, d = base(s1, s2, r, w, noise1, noise)
             G, D = G + weight1 * (g @ weight), D + weight1 * (d @ weight)
         return G, D
 
@@ -157,47 +165,164 @@ def _mixture(base):
 
 
 softplus, silu = _mixture(_smoothed_relu), _mixture(_smoothed_gate)
-_odd_sigmoid = _mixture(_smoothed_step)
+half_tanh = _mixture(_smoothed_step)  # of tanh(t / 2) / 2 = sigmoid(t) - 1/2
 
 
-def sigmoid(s1, s2, r):
+def sigmoid(s1, s2, r, w=None):
     """Dual of sigmoid(t)."""
-    G, D = _odd_sigmoid(s1, s2, r)
+    G, D = half_tanh(s1, s2, r, w)
     return 0.25 + G, D
 
 
-def tanh(s1, s2, r):
+def tanh(s1, s2, r, w=None):
     """Dual of tanh(t) = 2 (sigmoid(2 t) - 1/2)."""
-    G, D = _odd_sigmoid(2 * s1, 2 * s2, r)
+    G, D = half_tanh(2 * s1, 2 * s2, r, w)
     return 4 * G, 16 * D
 
 
-def clip(bound, n_nodes=96):
+def softplus_rise(s1, s2, r, w=None):
+    """Dual of softplus(t) - log 2, for deviations of about 1 or more: below, digits cancel."""
+    G, D = softplus(s1, s2, r, w)
+    zero = torch.zeros((), dtype=torch.float64)
+    means = [softplus(s, zero, zero)[0] / math.log(2) for s in (s1, s2)]  # E softplus(u)
+    return G - math.log(2) * (means[0] + means[1]) + math.log(2) ** 2, D
+
+
+def elu(s1, s2, r, w=None):
+    r"""Dual of t for t > 0, exp(t) - 1 for t < 0: of t + k(t), k(t) = exp(t) - 1 - t for t < 0.
+
+    With E u k(w) = s1 s2 r E k'(w) (Stein's lemma) and E k'(w) = (erfcx(s2 / sqrt 2) - 1) / 2,
+
+        G = s1 s2 r (1 + E k'(u) + E k'(w)) + E k(u) k(w),    D = 1 + E k'(u) + E k'(w) + E k'k',
+
+    where nothing cancels.
+    """
+    linear = (torch.special.erfcx(s1 / math.sqrt(2)) + torch.special.erfcx(s2 / math.sqrt(2))) / 2
+    smallest, largest = min(s1.min(), s2.min()), max(s1.max(), s2.max())
+    if largest > 12 and smallest > 1e-2:
+        G, D = _elu_arc(s1, s2, r, w)
+    else:
+        G, D = polar(_elu_rest, s1, s2, r, w, [(-1, -1)], _FINE)
+    return s1 * s2 * r * linear + G, linear + D
+
+
+def _elu_rest(t):
+    """k(t) = exp(t) - 1 - t and its derivative, for t < 0."""
+    slope = torch.expm1(t)
+    series = t / 8 + 1
+    for k in (7, 6, 5, 4, 3):
+        series = series * t / k + 1
+    return torch.where(t > -0.05, t * t / 2 * series, slope - t), slope
+
+
+def _elu_arc(s1, s2, r, w):
+    """What `polar` does for `_elu_rest`, the radial integral in closed form: for large deviations.
+
+    With I_n(a) the integral of R^n exp(-R^2 / 2 - a R), which Mills' ratio gives.
+    """
+
+    def integrals(a):
+        mills = math.sqrt(math.pi / 2) * torch.special.erfcx(a / math.sqrt(2))
+        return 1 - a * mills, mills + a * (a * mills - 1)
+
+    sine = (sine_square(r) if w is None else w).sqrt()
+    arc, weight = _double_exponential(*_FINE)
+    omega = torch.atan2(sine, -r)[..., None]
+    a, b = s1[..., None] * torch.sin(omega * arc), s2[..., None] * torch.sin(omega * arc.flip(0))
+    (a1, a2), (b1, b2), (ab1, _) = integrals(a), integrals(b), integrals(a + b)
+    D = ab1 - a1 - b1 + 1
+    G = D + b * a2 + a * b2 - (a + b) * math.sqrt(math.pi / 2) + 2 * a * b
+    weight = omega * weight / (2 * math.pi)
+    return (G * weight).sum(-1), (D * weight).sum(-1)
+
+
+_ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+_ENTRIES = 2**20  # nodes of quadrature at once
+_COARSE, _FINE = (64, 2.8), (90, 3.2)  # for layers: numbers of nodes, and how far they reach
+
+
+def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS, layers=_COARSE):
+    r"""E[f(u) f(w)] and E[f'(u) f'(w)] for f smooth but at 0, over so many pairs of signs of u, w.
+
+    In polar coordinates u = s1 R sin a, w = s2 R sin(omega - a) are positive for a in (0, omega),
+    cos(omega) = -r, and f(u) f(w) is smooth there: a product of two rules is exact.
+    """
+    shape = torch.broadcast_shapes(s1.shape, s2.shape, r.shape)
+    sine = (sine_square(r) if w is None else w).sqrt()
+    s1, s2, r, sine = (x.expand(shape).reshape(-1, 1, 1) for x in (s1, s2, r, sine))
+    (radial, radial_weight), (arc, arc_weight) = polar_rules(
+        max(float(s1.max()), float(s2.max())), layers
+    )
+    radius = 12 * radial
+    radial_weight = 12 * radial_weight * radius * torch.exp(-radius * radius / 2) / (2 * math.pi)
+    out = []
+    for part in torch.arange(len(r)).split(max(1, _ENTRIES // (len(radius) * len(arc)))):
+        total = [0, 0]
+        for sign1, sign2 in signs:
+            omega = torch.atan2(sine[part], -sign1 * sign2 * r[part])
+            a, b = (omega * x[:, None] for x in (arc, arc.flip(0)))  # b = omega - a
+            u, v = sign1 * s1[part] * torch.sin(a), sign2 * s2[part] * torch.sin(b)
+            weight = omega * arc_weight[:, None] * radial_weight
+            first, second = values_and_slopes(u * radius), values_and_slopes(v * radius)
+            for k in range(2):
+                total[k] = total[k] + (first[k] * second[k] * weight).sum((1, 2))
+        out.append(torch.stack(total))
+    return torch.cat(out, 1).unflatten(1, shape)
+
+
+def polar_rules(largest, layers=_COARSE):
+    """Rules on [0, 1] for the radius and for an arc, symmetric, for scales up to `largest`.
+
+    Right to rounding up to 12; beyond, where layers are thin, the coarse ones are right to 1e-10
+    in G and about 1e-9 in D.
+    """
+    if largest <= 2:
+        return legendre(40), legendre(24)
+    if largest <= 12:
+        return legendre(56), legendre(40)
+    return _double_exponential(*layers), _double_exponential(*layers)
+
+
+@lru_cache
+def _double_exponential(n, end):
+    """Tanh-sinh rule on [0, 1]: resolves singularities and layers at both ends."""
+    t = torch.linspace(-end, end, n, dtype=torch.float64)
+    e = torch.exp(-math.pi * torch.sinh(t.abs()))
+    nodes = torch.where(t < 0, e / (1 + e), 1 / (1 + e))
+    return nodes, (t[1] - t[0]) * math.pi * torch.cosh(t) * e / (1 + e) ** 2
+
+
+def clip(bound):
     r"""Return the dual of phi(t) = min(max(t, -bound), bound).
 
     phi'' is a pair of point masses, so G'' is elementary (a signed sum of normal densities at the
-    corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r.
+    corners) and G, D are single integrals over the correlation sin t = tanh y from 0 to r. The
+    integrand is 2 a b sinh(y) / pi up to about `peak`, where a and b are small, and decays beyond.
     """
 
-    def dual(s1, s2, r):
-        nodes, weights = legendre(n_nodes)
+    def dual(s1, s2, r, w=None):
         a, b = bound / s1, bound / s2
+        sine = (sine_square(r) if w is None else w).sqrt()
         sign, r = torch.where(r < 0, -1.0, 1.0), r.abs()  # phi is odd: so is G, and D is even
-        top = torch.atanh(r).clamp_max(20)
+        peak = torch.log(2 / torch.maximum(a, b)).clamp_min(0)
+        top = torch.minimum(torch.asinh(r / sine), peak + 20)
+        low = torch.minimum((peak - 17).clamp_min(0), top)
         D = torch.erf(a / math.sqrt(2)) * torch.erf(b / math.sqrt(2)) + 0 * r
-        G = D * r
+        slope, sinh = 2 * a * b / math.pi, torch.sinh(low)
+        before = slope * (torch.cosh(low) - 1)
+        D, G = D + before, (D + before) * r - slope * (sinh - torch.atan(sinh))
+        nodes, weights = legendre(96 if float((top - low).max()) < 22 else 192)
         for x_k, weight_k in zip(nodes.tolist(), weights.tolist(), strict=True):
-            y = x_k * top
+            y = low + x_k * (top - low)
             correlation, inverse = torch.tanh(y), torch.cosh(y) ** 2
             # densities at equal and at opposite corners; their difference by expm1
             equal = torch.exp(-((a - b) ** 2) * inverse / 2 - a * b / (1 + correlation))
             difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
-            term = weight_k * top / torch.cosh(y) * difference / math.pi
+            term = weight_k * (top - low) / torch.cosh(y) * difference / math.pi
             D, G = D + term, G + term * (r - correlation)
         # the rest of the integral, where r = 1: of 1 / cosh y, for equal corners
-        D = D + torch.where(
-            (r == 1) & (a == b), 2 / math.pi * math.exp(-20) * torch.exp(-a * b / 2), 0
-        )
+        rest = 2 / math.pi * torch.exp(-top - a * b / 2)
+        D = D + torch.where((sine == 0) & (a == b), rest, 0)
         return s1 * s2 * sign * G, D
 
     return dual

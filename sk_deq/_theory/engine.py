@@ -6,6 +6,7 @@ rows is interpolated in their norms.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,11 +15,19 @@ from torch.nn.functional import pad
 
 from .._scaling import row_norms
 from .._torch import single_thread
-from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes, scale_ranges
+from .chebyshev import scale_nodes, scale_ranges
+from .rows import row_values
+from .spec import NoFixedPointError
 from .tables import tabulate
 from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
+_FEW, _FEW_OF_MANY = 1024, 64  # entries that are computed directly: a matrix, a block of one
+_N_NORMS = 32  # at which it is checked that there is a kernel
+_PRECISION = 1e-10  # of tables, relative to the root of both rows' diagonal entries
+# where it is checked: shares of a range of norms on the logarithmic scale, cosines
+_BETWEEN = torch.tensor([0.003, 0.13, 0.37, 0.61, 0.87, 0.997], dtype=torch.float64)
+_COSINES = torch.tensor([-0.97, -0.51, 0.03, 0.32, 0.61, 0.78, 0.93, 0.99, 0.9993]).double()
 _NEAR = 0.8  # cosines up to which a kernel with kinks elsewhere than at 0 is tabulated
 
 
@@ -42,50 +51,103 @@ def kernel_matrix(pair, X, Y=None):
 
 def _kernel_matrix(pair, X, Y, n_threads):
     symmetric = Y is None
-    norms1, unit1 = normalise(X)
-    norms2, unit2 = (norms1, unit1) if symmetric else normalise(Y)
-    unit1 = grown(unit1)
-    out = _empty(len(norms1), len(norms2), X)
+    first = _Rows.of(X)
+    second = first if symmetric else _Rows.of(Y)
+    out = _empty(len(X), len(second.X), X)
     if out.numel() == 0:
         return out
-    norms = torch.cat([norms1, norms2])
-    pair.rows(torch.stack(norms.aminmax()).cpu())  # a row without a fixed point is named, no node
-    one = univariate_kernel(pair)
+    few = out.numel() <= _FEW
+    one = None if few else univariate_kernel(pair)
     if one is not None:
-        _fill_univariate(out, one, (norms1, unit1), (norms2, unit2), symmetric, n_threads)
+        norms = torch.cat([first.norms, second.norms])
+        pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
+        _fill_univariate(out, one, first, second, symmetric, n_threads)
         return out
+    values = _values(pair, first.norms if symmetric else torch.cat([first.norms, second.norms]))
+    first.values, second.values = values[: len(X)], values[-len(second.X) :]
+    if few:
+        _fill(out, pair, None, (slice(None), first), (slice(None), second), symmetric, 1)
+        return out
+    norms = torch.cat([first.norms, second.norms])
     groups = [(1.0, 1.0)] if pair.homogeneous else _groups(pair, norms, X.dtype)
-    whole = (slice(None), norms1, unit1), (slice(None), norms2, unit2)
     if len(groups) == 1:
-        _fill(out, pair, (groups[0], groups[0]), *whole, symmetric, n_threads)
+        ranges = groups[0], groups[0]
+        _fill(out, pair, ranges, (slice(None), first), (slice(None), second), symmetric, n_threads)
         return out
     # The largest group's table fills the whole matrix: overwriting what is not that group's is
     # faster than writing its own rows and columns, which do not lie together.
-    main = max(groups, key=lambda group: int(_inside(norms1, group).sum()))
-    if _table(pair, main, main) is None:
+    main = max(groups, key=lambda group: int(_inside(norms, group).sum()))
+    if 2 * int(_inside(norms, main).sum()) < len(norms) or _table(pair, main, main) is None:
         main = None
     else:
-        _fill(out, pair, (main, main), *whole, symmetric, n_threads)
+        ranges = main, main
+        _fill(out, pair, ranges, (slice(None), first), (slice(None), second), symmetric, n_threads)
     for i, range1 in enumerate(groups):
-        rows = torch.nonzero(_inside(norms1, range1))[:, 0]
+        rows = torch.nonzero(_inside(first.norms, range1))[:, 0]
         for range2 in groups[i if symmetric else 0 :]:
-            columns = torch.nonzero(_inside(norms2, range2))[:, 0]
-            first, second = (rows, norms1, unit1), (columns, norms2, unit2)
+            columns = torch.nonzero(_inside(second.norms, range2))[:, 0]
             if main is None or (range1, range2) != (main, main):
-                _fill(out, pair, (range1, range2), first, second, symmetric, n_threads)
+                ranges = range1, range2
+                sides = (rows, first.part(rows)), (columns, second.part(columns))
+                _fill(out, pair, ranges, *sides, symmetric, n_threads)
     return out
 
 
 @single_thread()
 def kernel_diagonal(pair, X):
     """Return k(X[i], X[i]) as a tensor of shape (n,)."""
-    norms, _ = normalise(X)
-    out = X.new_empty(len(norms))
-    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(pair, norms, X.dtype)
-    for norm_range in groups:
-        rows = slice(None) if pair.homogeneous else _inside(norms, norm_range)
-        out[rows] = _diagonal(pair, norm_range, norms[rows]).to(out)
-    return out
+    norms = normalise(X)[0]
+    return _diagonal(pair, _values(pair, norms), norms).to(X)
+
+
+def _values(pair, norms):
+    """The `row_values` for norms, or those of norm 1 if the kernel scales with the norms."""
+    if not pair.homogeneous:
+        return row_values(pair, norms)
+    pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
+    return row_values(pair, torch.ones(1, dtype=torch.float64)).expand(len(norms), -1)
+
+
+def _diagonal(pair, values, norms):
+    """F(n, n, 1) for every norm."""
+    diagonal = values[:, -1].to(norms)
+    return diagonal * norms**2 if pair.homogeneous else diagonal
+
+
+@dataclass
+class _Rows:
+    """Rows X as norms, float64, and rows of norm 1; and what `row_values` says of them."""
+
+    X: torch.Tensor
+    norms: torch.Tensor
+    unit: torch.Tensor
+    values: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, X):
+        """For rows X, of any norms."""
+        return cls(X, *normalise(X))
+
+    def part(self, index):
+        """The rows of an index."""
+        values = None if self.values is None else self.values[_cpu(index)]
+        return _Rows(self.X[index], self.norms[index], self.unit[index], values)
+
+    def cosines(self, other):
+        """Cosines with other rows, no less than 1 where they are equal."""
+        return (grown(self.unit) @ other.unit.T).clamp_(-1, 1)
+
+    def precise_cosines(self, other):
+        """Cosines r and 1 - r^2 in float64, on the CPU: the latter from the chords."""
+        first, second = (normalise(rows.X.double().cpu())[1] for rows in (self, other))
+        r = (grown(first) @ second.T).clamp_(-1, 1)
+        mode = "donot_use_mm_for_euclid_dist"
+        near, far = (torch.cdist(first, sign * second, compute_mode=mode) for sign in (1, -1))
+        return r, torch.where(r.abs() == 1, 0, (near * far / 2) ** 2)
+
+
+def _cpu(index):
+    return index.cpu() if isinstance(index, torch.Tensor) else index
 
 
 def normalise(X):
@@ -120,7 +182,9 @@ def _groups(pair, norms, dtype):
 @lru_cache(maxsize=256)
 def _exists(pair, norm_range):
     """Whether the kernel exists throughout a range of norms."""
-    norms = torch.cat([torch.tensor(norm_range, dtype=torch.float64), _row_nodes(norm_range)])
+    low, high = norm_range
+    nodes = scale_nodes(norm_range, 1 if low == high else _N_NORMS)
+    norms = torch.cat([torch.tensor(norm_range, dtype=torch.float64), nodes])
     return bool(pair.stable(norms).all())
 
 
@@ -153,26 +217,29 @@ def _run(function, arguments, n_threads):
 
 
 def _fill(out, pair, ranges, first, second, symmetric, n_threads):
-    """Evaluate the block out[rows, columns] in tiles."""
-    (rows, norms1, unit1), (columns, norms2, unit2) = first, second
-    whole = isinstance(rows, slice)
-    norms1, unit1, norms2, unit2 = norms1[rows], unit1[rows], norms2[columns], unit2[columns]
-    table = _table(pair, *ranges)
+    """Evaluate the block out[rows, columns] in tiles: by tables for ranges of norms, or directly.
+
+    Directly where no table is right, or the entries are few.
+    """
+    (rows, first), (columns, second) = first, second
+    n_rows, n_columns = len(first.X), len(second.X)
+    few = ranges is None or n_rows * n_columns <= _FEW_OF_MANY
+    table = None if few else _table(pair, *ranges)
     near = table is not None and _tabulated_near(pair, *ranges)
     if table is not None:
-        factors1, factors2 = table.factors(0, norms1, out), table.factors(1, norms2, out)
-    if table is None or near:
-        values1 = _interpolate(_row_table(pair, ranges[0]), ranges[0], norms1.cpu())
-        values2 = _interpolate(_row_table(pair, ranges[1]), ranges[1], norms2.cpu())
-    triangle = symmetric and ranges[0] == ranges[1]
-    size = _TILE * 16 if out.is_cuda else _TILE
+        factors1 = table.factors(0, first.norms, out)
+        factors2 = table.factors(1, second.norms, out)
+    triangle = symmetric and (ranges is None or ranges[0] == ranges[1])
+    size = 16 if ranges is None else _TILE * 16 if out.is_cuda and table is not None else _TILE
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
-        r = (unit1[here] @ unit2[there].T).clamp_(-1, 1)
-        beyond = same = None
-        if not pair.smooth and bool(r.max() == 1):  # rounding of the correlation would show
-            same = torch.nonzero((r == 1) & (norms1[here, None] == norms2[there]), as_tuple=True)
+        one, two = first.part(here), second.part(there)
+        r, sine = one.precise_cosines(two) if table is None else (one.cosines(two), None)
+        diagonal = _diagonal(pair, one.values, one.norms)
+        same = beyond = None
+        if (table is None or not pair.smooth) and bool(r.max() == 1):
+            same = _same(r, one, two)  # rounding of the correlation would show
         if near:
             far = r.abs() > _NEAR
             if same is not None:
@@ -183,35 +250,42 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
         if table is not None:
             tile = table.evaluate([f[here] for f in factors1], [f[there] for f in factors2], r)
         else:
-            r = r.cpu().double()[:, :, None]
-            tile = pair.pairs(values1[here], values2[there], r)[:, :, 0].to(out)
+            values = one.values[:, :-1], two.values[:, :-1]
+            tile = pair.pairs(*values, r[:, :, None], sine[:, :, None])[:, :, 0].to(out.device)
         if beyond is not None:
             i_far, j_far = (indices.cpu() for indices in beyond)
-            far = pair.entries(values1[here][i_far], values2[there][j_far], cosines)
+            far = pair.entries(one.values[i_far, :-1], two.values[j_far, :-1], cosines)
             tile[beyond] = far.to(tile)
         if pair.homogeneous:
-            tile *= (norms1[here, None] * norms2[there]).to(tile)
+            tile *= (one.norms[:, None] * two.norms).to(tile)
         if same is not None:
-            tile[same] = _diagonal(pair, ranges[0], norms1[here][same[0]]).to(tile)
+            tile[same] = diagonal[same[0]].to(tile)
         if triangle and i == j:
-            tile = _symmetric(tile, _diagonal(pair, ranges[0], norms1[here]))
-        if not whole:
+            tile = _symmetric(tile, diagonal)
+        if not isinstance(rows, slice):
             here, there = rows[here], columns[there]
         _write(out, here, there, tile)
         if symmetric and not (triangle and i == j):
             _write(out, there, here, tile.T)
 
-    _diagonal_table(pair, ranges[0])  # once, before the threads want it
-    tiles = _tiles(len(norms1), len(norms2), size, triangle)
+    tiles = _tiles(n_rows, n_columns, size, triangle)
     _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
+
+
+def _same(r, one, two):
+    """Indices of the pairs of rows that are the same, to rounding."""
+    norms1, norms2 = one.norms[:, None], two.norms
+    rounding = 8 * torch.finfo(r.dtype).eps
+    equal = (norms1 - norms2).abs() <= rounding * norms1
+    return torch.nonzero((r == 1).to(equal.device) & equal, as_tuple=True)
 
 
 def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
     """Evaluate the matrix in tiles, by the tables of a UnivariateKernel."""
-    (norms1, unit1), (norms2, unit2) = first, second
+    norms1, norms2 = first.norms, second.norms
     s1, s2 = kernel.deviations(norms1), kernel.deviations(norms2)
-    points1 = grown(kernel.coordinates(norms1, s1, unit1))
-    points2 = kernel.coordinates(norms2, s2, unit2)
+    points1 = grown(kernel.coordinates(norms1, s1, grown(first.unit)))
+    points2 = kernel.coordinates(norms2, s2, second.unit)
     factors1, factors2 = kernel.factors(s1, out), kernel.factors(s2, out)
     diagonal = kernel.diagonal(s1).to(out)
     offset = out.new_tensor(kernel.offset)
@@ -250,6 +324,7 @@ def _symmetric(tile, diagonal):
 
 
 def _write(out, rows, columns, tile):
+    tile = tile.to(out.dtype)
     if isinstance(rows, slice):
         out[rows, columns] = tile
     else:
@@ -258,16 +333,40 @@ def _write(out, rows, columns, tile):
 
 @lru_cache(maxsize=256)
 def _table(pair, range1, range2):
-    """The kernel as a Table; None if it is not smooth enough."""
-    limits = None
+    """The kernel as a Table; None if it is not smooth enough for one that is right."""
+    limits, near = None, _tabulated_near(pair, range1, range2)
     if not _smooth(pair, range1, range2):
-        limits = _near_limits if _tabulated_near(pair, range1, range2) else pair.limits
+        limits = _near_limits if near else pair.limits
         if limits is None or 0 in (range1[0], range2[0]):
             return None
-    tables = tabulate(
-        lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),), range1, range2, limits
+    try:
+        tables = tabulate(
+            lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),), range1, range2, limits
+        )
+    except NoFixedPointError:  # of norms between those of the rows
+        return None
+    if tables is None or not _is_right(pair, tables[0], range1, range2, _NEAR if near else 1.0):
+        return None
+    return tables[0]
+
+
+def _is_right(pair, table, range1, range2, largest):
+    """Whether a Table is right to _PRECISION for norms and cosines between its nodes."""
+    norms = [
+        low * (high / low) ** _BETWEEN if low else 0 * _BETWEEN for low, high in (range1, range2)
+    ]
+    rows1, rows2 = (pair.rows(n) for n in norms)
+    r = _COSINES[_COSINES.abs() < largest]
+    exact = pair.pairs(rows1, rows2, r[None, None])
+    scale = pair.diagonal(rows1).sqrt()[:, None] * pair.diagonal(rows2).sqrt()
+    return all(
+        bool(
+            (
+                (table(*norms, x.expand(scale.shape).clone()) - value).abs() <= _PRECISION * scale
+            ).all()
+        )
+        for x, value in zip(r, exact.unbind(2), strict=True)
     )
-    return None if tables is None else tables[0]
 
 
 def _smooth(pair, range1, range2):
@@ -287,33 +386,3 @@ def _tabulated_near(pair, range1, range2):
 def _near_limits(n1, n2):
     high = torch.full((len(n1), len(n2)), _NEAR, dtype=n1.dtype)
     return -high, high
-
-
-def _diagonal(pair, norm_range, norms):
-    """F(n, n, 1) for every norm."""
-    if pair.homogeneous:
-        return _diagonal_table(pair, norm_range)[0].to(norms) * norms**2
-    return _interpolate(_diagonal_table(pair, norm_range), norm_range, norms)
-
-
-@lru_cache(maxsize=256)
-def _diagonal_table(pair, norm_range):
-    """Chebyshev coefficients of n -> F(n, n, 1), (n_nodes,)."""
-    nodes = _row_nodes(norm_range)
-    return chebyshev_coefficients(pair.diagonal(pair.rows(nodes)))
-
-
-@lru_cache(maxsize=256)
-def _row_table(pair, norm_range):
-    """Chebyshev coefficients of n -> pair.rows(n), (n_values, n_nodes)."""
-    return chebyshev_coefficients(pair.rows(_row_nodes(norm_range)).T)
-
-
-def _row_nodes(norm_range):
-    return scale_nodes(norm_range, 1 if norm_range[0] == norm_range[1] else 32)
-
-
-def _interpolate(coefficients, norm_range, norms):
-    """Evaluate Chebyshev coefficients (.., n_nodes) at norms (n,): (n, ..)."""
-    basis = scale_basis(norm_range, norms, coefficients.shape[-1])
-    return torch.einsum("nk,...k->n...", basis, coefficients.to(norms.device))

@@ -10,7 +10,7 @@ import torch
 
 from .duals import legendre
 
-FLOOR = 1e-150  # standard deviations below it are rounded up to it: no division by zero
+FLOOR = 1e-153  # standard deviations below it are rounded up to it: no division by zero
 _LARGEST = 1e151  # norms above it overflow on the way
 _TAIL = 13.0  # P(|xi| > 13) = 1e-38
 
@@ -37,10 +37,15 @@ def gaussian_rule(kinks, scale):
     kinks : tuple of float
     scale : tensor of shape (n_scales,), float64
     """
-    depth = min(60, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
-    scale = scale[:, None] if set(kinks) - {0.0} else scale[:1, None]
-    grade = torch.exp2(-torch.arange(2.0, depth, dtype=torch.float64))
-    grade = torch.cat([-grade, torch.zeros(1, dtype=torch.float64), grade])
+    octaves = min(520, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
+    if set(kinks) - {0.0}:  # graded from 1 / 16 on, more coarsely far from the kink
+        levels = torch.tensor([k for k in range(octaves - 2) if k < 16 or k % 4 == 0])
+        scale = scale[:, None]
+        grade = torch.exp2(levels.double() - 4) / scale
+    else:  # the same for all scales
+        scale = scale[:1, None]
+        grade = torch.exp2(-torch.arange(2.0, octaves, dtype=torch.float64))[None]
+    grade = torch.cat([-grade, torch.zeros_like(grade[:, :1]), grade], 1)
     panels = [torch.linspace(-_TAIL, _TAIL, 105, dtype=torch.float64).expand(len(scale), -1)]
     panels += [kink / scale + grade for kink in {0.0, *kinks}]
     breaks = torch.cat(panels, dim=1).clamp(-_TAIL, _TAIL).sort(dim=1).values

@@ -60,7 +60,7 @@ def layer_moments(activation, scale, constant):
 def deq_numbers(spec, kernel):
     """The KernelCoefficients of a centred DEQSpec (Ling et al., 2024, Theorems 1 and 2)."""
     s_a, s_b = spec.recurrent_var, spec.input_var
-    g1, g2, g4, gamma2, slope = layer_moments(spec.activation, spec.tau, spec.mean)
+    g1, g2, g4, gamma2, slope = layer_moments(spec.phi, spec.tau, spec.offset)
     gain = 1 - s_a * g1
     p1 = s_b / gain
     alpha1, alpha4 = g1 * p1, s_b / (1 - s_a * g4 / 2)

@@ -74,8 +74,8 @@ def hard_tanh_layer(a, c, scale):
     """sigma(t) = a min(max(t, -c), c)."""
     clip = duals.clip(c)
 
-    def dual(s1, s2, r):
-        G, D = clip(s1, s2, r)
+    def dual(s1, s2, r, w=None):
+        G, D = clip(s1, s2, r, w)
         return a * a * G, a * a * D
 
     activation = Activation(
@@ -154,11 +154,12 @@ class ExplicitPairKernel(PairKernel):
         values, deviation = [norms], norms.clamp_min(FLOOR)
         for layer in self.layers:
             m = moments(layer.activation, deviation)
-            values += [deviation, m.mean]
+            odd = layer.activation.parity == "odd"
+            values += [deviation, 0 * deviation if odd else m.mean]
             deviation = m.centred_square(layer.offset).sqrt().clamp_min(FLOOR)
         return torch.stack(values, dim=1)
 
-    def pairs(self, rows1, rows2, r):
+    def pairs(self, rows1, rows2, r, sine=None):
         """Kernel values (m1, m2, m) for `rows` (m1, ..), (m2, ..) and cosines (.., .., m)."""
         r = r.expand(len(rows1), len(rows2), r.shape[-1])
         covariance = (rows1[:, 0, None] * rows2[:, 0])[:, :, None] * r

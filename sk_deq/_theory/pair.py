@@ -28,8 +28,9 @@ class PairKernel(Protocol):
     """F(n1, n2, r), which `engine` turns into matrices; hashable, for its tables are kept.
 
     `rows` computes what is needed of single rows, (n,) norms to (n, n_values); `pairs` F from
-    these, (m1, n_values), (m2, n_values) and cosines (.., .., m) to (m1, m2, m); `diagonal` F(n, n,
-    1) from them, (m,). Where `has_entries`, `entries` does what `pairs` does for m single pairs.
+    these, (m1, n_values), (m2, n_values) and cosines (.., .., m) to (m1, m2, m), more precisely if
+    1 - r^2 is given too; `diagonal` F(n, n, 1) from them, (m,). Where `has_entries`, `entries` does
+    what `pairs` does for m single pairs.
     """
 
     homogeneous: bool  # F scales with both norms
@@ -39,7 +40,7 @@ class PairKernel(Protocol):
 
     def rows(self, norms): ...
 
-    def pairs(self, rows1, rows2, r): ...
+    def pairs(self, rows1, rows2, r, sine=None): ...
 
     def diagonal(self, rows): ...
 
@@ -93,13 +94,13 @@ class DEQPairKernel(PairKernel):
         return self._limits if set(self.spec.activation.kinks) == {0.0} else None
 
     def _limits(self, n1, n2):
-        spec, phi = self.spec, self.spec.activation
-        (_, s1, mean1), (_, s2, mean2) = self.rows(n1).T, self.rows(n2).T
+        spec, phi = self.spec, self.spec.phi
+        (_, s1, mean1, _), (_, s2, mean2, _) = self.rows(n1).T, self.rows(n2).T
         xi, weight = gaussian_rule(phi.kinks, torch.cat([s1, s2]))
         limits = []
         for sign in (-1, 1):
             G = (weight * phi(s1[:, None] * xi)) @ phi(sign * s2[:, None] * xi).T
-            G -= centring_shift(spec.mean, mean1[:, None], mean2)
+            G -= centring_shift(spec.offset, mean1[:, None], mean2)
             base = sign * s1[:, None] * s2 - spec.recurrent_var * G - spec.bias_var
             limits.append(base / (spec.input_var * n1[:, None] * n2))
         return limits
@@ -124,39 +125,56 @@ class DEQPairKernel(PairKernel):
         return self.spec.stable(norms)
 
     def rows(self, norms):
-        """What the kernel needs of each row: (n, 3) with norm, deviation and E phi at it."""
+        """What the kernel needs of each row: norm, deviation, E phi, E phi^2, centred; (n, 4)."""
         deviation = self.spec.deviation(norms)
-        mean = moments(self.spec.activation, deviation).mean
-        return torch.stack([norms, deviation, mean], dim=1)
+        m = moments(self.spec.phi, deviation)
+        mean = 0 * deviation if self.spec.phi.parity == "odd" else m.mean
+        return torch.stack([norms, deviation, mean, m.centred_square(self.spec.offset)], dim=1)
 
-    def pairs(self, rows1, rows2, r):
-        """Kernel values (m1, m2, m) for `rows` (m1, 3), (m2, 3) and cosines (.., .., m)."""
-        phi, s1, s2 = self.spec.activation, rows1[:, 1], rows2[:, 1]
+    def pairs(self, rows1, rows2, r, sine=None):
+        """Kernel values (m1, m2, m) for `rows` (m1, 4), (m2, 4), cosines r (.., .., m), 1 - r^2."""
+        phi, s1, s2 = self.spec.phi, rows1[:, 1], rows2[:, 1]
         first, second = rows1.T[:, :, None, None], rows2.T[:, None, :, None]
         # Newton's method asks for every cosine about five times
         dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
         if r.is_complex():  # correlations are largest where the cosine is real
             within = self._solve(dual, first, second, r.abs().amax()[None, None, None])[0]
             dual = dual_series(phi, s1, s2, _MAX_TERMS, float(within.max()))
-        return self._value(*self._solve(dual, first, second, r), first[1] * second[1])
+        return self._value(*self._solve(dual, first, second, r, sine), first[1] * second[1])
 
     def entries(self, rows1, rows2, r):
-        """Kernel values (m,) of m single pairs: `rows` (m, 3), cosines (m,); by the closed form."""
-        dual = partial(self.spec.activation.dual, rows1[:, 1], rows2[:, 1])
+        """Kernel values (m,) of m single pairs: `rows` (m, 4), cosines (m,); by the closed form."""
+        dual = partial(self.spec.phi.dual, rows1[:, 1], rows2[:, 1])
         return self._value(*self._solve(dual, rows1.T, rows2.T, r), rows1[:, 1] * rows2[:, 1])
 
-    def _solve(self, dual, first, second, r):
-        """Correlations, G and D for the columns (norm, deviation, mean) of rows and cosines."""
-        spec, (n1, s1, mean1), (n2, s2, mean2) = self.spec, first, second
-        base = spec.input_var * (n1 * n2 * r) + spec.bias_var
-        shift = centring_shift(spec.mean, mean1, mean2)
-        return solve_correlation(dual, shift, spec.recurrent_var, base, s1 * s2)
+    def _solve(self, dual, first, second, r, sine=None):
+        """Correlations, G and D for the columns of `rows` and cosines."""
+        spec, (n1, s1, mean1, square1), (n2, s2, mean2, square2) = self.spec, first, second
+        s_a, s_b, s_c = spec.recurrent_var, spec.input_var, spec.bias_var
+        base = s_b * (n1 * n2 * r) + s_c
+        shift = centring_shift(spec.offset, mean1, mean2)
+        if r.is_complex():
+            return solve_correlation(dual, shift, s_a, base, s1 * s2)
+        # shares of the deviations: of activity and bias, and of the input; a^2 + b^2 = 1
+        (a1, b1), (a2, b2) = (
+            ((s_a * square + s_c).clamp_min(0).sqrt() / s, s_b**0.5 * n / s)
+            for n, s, square in ((n1, s1, square1), (n2, s2, square2))
+        )
+        a, b = a1 * a2, b1 * b2
+        sine = (1 - r) * (1 + r) if sine is None else sine
+        apart = (a1 * b2 - a2 * b1) ** 2 + b * b * sine
+
+        def complement(drive):  # a positive sum, whatever the sizes: determinant of the covariances
+            c = drive + s_c / (s1 * s2)
+            return apart + (a - c) * (a + c) + 2 * b * (a - c * r)
+
+        size = s_a * (square1 * square2).clamp_min(0).sqrt() / (s1 * s2)
+        return solve_correlation(dual, shift, s_a, base, s1 * s2, complement, size)
 
     def diagonal(self, rows):
-        """Kernel values (m,) of rows (m, 3) with themselves: their correlation is 1 exactly."""
-        spec, (_, s, _) = self.spec, rows.T
-        G = moments(spec.activation, s).centred_square(spec.mean)
-        return self._value(1.0, G, slope_square(spec.activation, s), s * s)
+        """Kernel values (m,) of rows (m, 4) with themselves: their correlation is 1 exactly."""
+        _, s, _, square = rows.T
+        return self._value(1.0, square, slope_square(self.spec.phi, s), s * s)
 
     def _value(self, rho, G, D, scale):
         """The kernel of pairs with correlation rho of pre-activations of variance `scale`."""
@@ -168,31 +186,46 @@ class DEQPairKernel(PairKernel):
         return G + scale * rho * D / gain  # B trained too (Feng and Kolter, 2023)
 
 
-def solve_correlation(dual, shift, recurrent_var, base, scale):
+def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, size=None):
     """Solve scale rho = recurrent_var (G(rho) - shift) + base; return rho, G(rho) - shift, D(rho).
 
     The right-hand side over scale grows more slowly than rho, by recurrent_var D < 1, so there is
-    one solution. Newton's method; real correlations stay in the interval where it must be.
+    one solution. Newton's method for drive = rho - base / scale; real correlations stay in the
+    interval where they must be. Where drive is much smaller than 1, 1 - rho^2 would be rounding:
+    `complement` gives it for a drive, and `size` is that which a drive may have.
     """
     base = base / scale
-    rho = _into_disc(base)
-    bounded = not rho.is_complex()
-    low, high = -torch.ones_like(rho.real), torch.ones_like(rho.real)
+    drive = torch.zeros_like(base * scale)
+    bounded = not base.is_complex()
+    low, high = (-1 - 1e-15 - base.real, 1 + 1e-15 - base.real) if bounded else (None, None)
+    size = 1 + base.abs() if size is None else size
+
+    def evaluate(drive):
+        rho = _into_disc(base + drive)
+        if complement is None:
+            return rho, *dual(rho)
+        w = (1 - rho) * (1 + rho)
+        return rho, *dual(rho, torch.where(w > 0.5, w, complement(drive).clamp(0, 1)))
+
     # convergence is quadratic, with a constant that grows with the variances
     tolerance = max(1e-9 / max(1.0, float(scale.max())), 1e-15)
     for _ in range(60):
-        G, D = dual(rho)
-        drive = recurrent_var * ((G - shift) / scale)
-        residual = drive + base - rho
-        following = _into_disc(rho + residual / (1 - recurrent_var * D))
+        _, G, D = evaluate(drive)
+        target = recurrent_var * ((G - shift) / scale)
+        residual = target - drive
+        following = drive + residual / (1 - recurrent_var * D)
         if bounded:
-            low, high = torch.where(residual >= 0, rho, low), torch.where(residual <= 0, rho, high)
+            low, high = (
+                torch.where(residual >= 0, drive, low),
+                torch.where(residual <= 0, drive, high),
+            )
             outside = ~((following >= low) & (following <= high))
             following = torch.where(outside, (low + high) / 2, following)
-        change, rho = (following - rho).abs(), following
+        change, drive = (following - drive).abs(), following
         # closer than rounding lets the residual say, nothing is gained
-        rounding = 4e-16 * (drive.abs() + base.abs() + 1) / (1 - recurrent_var * D).abs()
-        if bool((change <= rounding.clamp_min(tolerance)).all()) or recurrent_var == 0:
+        rounding = target.abs() + size + recurrent_var * D.abs()
+        rounding = 1e-15 * rounding / (1 - recurrent_var * D).abs()
+        if bool((change <= torch.maximum(rounding, tolerance * size)).all()) or recurrent_var == 0:
             break
     else:
         warn(
@@ -200,7 +233,7 @@ def solve_correlation(dual, shift, recurrent_var, base, scale):
             f"{float(change.max()):.1e}. Use a smaller recurrent_var.",
             ConvergenceWarning,
         )
-    G, D = dual(rho)
+    rho, G, D = evaluate(drive)
     return rho, G - shift, D
 
 

@@ -5,6 +5,8 @@ The variance q of the pre-activations of a row x solves
     q = s_a E[(phi(sqrt(q) xi) - m)^2] + s_b |x|^2 + s_c,
 
 and the model is centred if the constant m is E phi(tau* xi), tau*^2 the solution for |x| = tau0.
+Everything is computed for phi - phi(0) and m - phi(0), which are small for small rows: the
+difference of phi and m would lose its digits.
 """
 
 import math
@@ -16,11 +18,15 @@ import numpy as np
 import torch
 
 from .._torch import single_thread
-from .activations import Activation, get_activation
+from .activations import Activation, get_activation, rise
 from .expectations import FLOOR, moments, require_in_range, slope_square
 
 KERNELS = ("ck", "ntk", "ntk_full")
 _LARGEST = 1e306  # variances above it are as good as infinite
+
+
+class NoFixedPointError(ValueError):
+    """A row has no stable fixed point."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,27 @@ class DEQSpec:
         """Standard deviation tau* of the pre-activations of a row of norm tau0."""
         base = self.input_var * self.tau0**2 + self.bias_var
         base = torch.tensor([base], dtype=torch.float64)
-        constant = None if self.center else 0.0
-        variance = solve_variance(self.activation, self.recurrent_var, base, constant)
-        return float(variance.sqrt())
+        constant = None if self.center else self.offset
+        return float(solve_variance(self.phi, self.recurrent_var, base, constant).sqrt())
+
+    @property
+    def phi(self):
+        """The Activation less phi(0)."""
+        return rise(self.activation)[0]
+
+    @cached_property
+    def offset(self):
+        """m - phi(0), the constant m = E phi(tau* xi) or 0 where the DEQ is not centred."""
+        if not self.center:
+            return 0.0 - rise(self.activation)[1]
+        if self.phi.parity == "odd":
+            return 0.0
+        return float(moments(self.phi, torch.tensor([self.tau], dtype=torch.float64)).mean)
 
     @cached_property
     def mean(self):
-        """The constant m = E phi(tau* xi) subtracted from phi; 0 where the DEQ is not centred."""
-        if not self.center or self.activation.parity == "odd":
-            return 0.0
-        return float(moments(self.activation, torch.tensor([self.tau], dtype=torch.float64)).mean)
+        """The constant m subtracted from phi."""
+        return self.offset + rise(self.activation)[1] if self.center else 0.0
 
     @property
     def homogeneous(self):
@@ -60,7 +77,7 @@ class DEQSpec:
 
         Raises
         ------
-        ValueError
+        NoFixedPointError, ValueError
             If no stable fixed point exists for a row, or a norm is too large for the computation.
         """
         require_in_range(float(norms.max()), self.input_var)
@@ -68,7 +85,7 @@ class DEQSpec:
         if not stable.all():
             bad = norms[~stable]
             largest = _largest_stable(self, lambda spec: bool(spec.stable(bad).all()))
-            raise ValueError(
+            raise NoFixedPointError(
                 f"recurrent_var={self.recurrent_var:g} has no stable fixed point with activation="
                 f"{self.activation.name!r}, input_var={self.input_var:g} for a row of norm "
                 f"{float(bad[0]):.3g}; use recurrent_var < {largest:.6g}."
@@ -82,10 +99,10 @@ class DEQSpec:
     def _deviation(self, norms):
         """Deviations, and whether each is a stable fixed point: s_a E phi'(u)^2 < 1."""
         base = self.input_var * norms**2 + self.bias_var
-        variance = solve_variance(self.activation, self.recurrent_var, base, self.mean)
+        variance = solve_variance(self.phi, self.recurrent_var, base, self.offset)
         solved = torch.isfinite(variance)
         deviation = torch.where(solved, variance, 0).sqrt().clamp_min(FLOOR)
-        gain = self.recurrent_var * slope_square(self.activation, deviation)
+        gain = self.recurrent_var * slope_square(self.phi, deviation)
         return deviation, solved & (gain < 1)
 
 
@@ -166,7 +183,7 @@ def _is_stable(spec):
     tau = torch.tensor([spec.tau], dtype=torch.float64)
     if not torch.isfinite(tau):
         return False
-    return spec.recurrent_var * float(slope_square(spec.activation, tau)) < 1
+    return spec.recurrent_var * float(slope_square(spec.phi, tau)) < 1
 
 
 def solve_variance(activation, recurrent_var, base, constant=None):

@@ -24,7 +24,7 @@ from .expectations import FLOOR, moments
 from .pair import solve_correlation
 from .tables import Cubics
 
-_NODES = 128  # of Chebyshev series in the angle; more lose digits next to angle 0
+_NODES = (128, 256, 512)  # of Chebyshev series in the angle: the first that is enough
 _PRECISION = 1e-11  # relative, of the series; of the cubics a tenth
 
 
@@ -38,9 +38,12 @@ class AngularTable:
     """
 
     def __init__(self, function):
-        r = torch.sin(chebyshev_nodes(_NODES) * (torch.pi / 2))
-        series = chebyshev_coefficients(function(r))
-        self.resolved = series_length(series, _PRECISION) < _NODES - 1
+        for n_nodes in _NODES:
+            r = torch.sin(chebyshev_nodes(n_nodes) * (torch.pi / 2))
+            series = chebyshev_coefficients(function(r))
+            self.resolved = series_length(series, _PRECISION) < n_nodes - 1
+            if self.resolved:
+                break
         self._cubics = Cubics.through(series, _PRECISION / 100 * float(series.abs().max()))
 
     def __call__(self, r):
