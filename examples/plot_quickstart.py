@@ -85,7 +85,7 @@ search = GridSearchCV(
     make_pipeline(StandardScaler(), DEQKernelRidge(alpha=alphas, hyperparameters=None)),
     {
         "deqkernelridge__recurrent_var": [0.1, 0.3, 0.5],
-        "deqkernelridge__activation": ["relu", "tanh", "sin"],
+        "deqkernelridge__activation": ["relu", "leaky_relu", "abs"],
     },
     cv=folds,
     n_jobs=2,

@@ -120,6 +120,7 @@ def plot_comparison(table, *, models=None, colors=LIGHT):
         ax.xaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_major_formatter("{x:.2f}")
         ax.margins(x=0.12, y=0.12)
+        ax.set_xlim(right=3 * summary.seconds.max())  # room for names
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
         points = list(zip(summary.seconds, summary.score, strict=True))

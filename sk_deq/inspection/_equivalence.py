@@ -50,7 +50,8 @@ class EquivalenceDisplay(Display):
         "score": "score",
         "agreement": "agreement with the first",
         "latency": "seconds per 1000 rows",
-        "kernel_error": "relative spectral error of the kernel",
+        "kernel_error": "distance from the DEQ's kernel at initialisation: small before training, "
+        "large after",
     }
 
     def __init__(self, *, results):
@@ -81,7 +82,9 @@ class EquivalenceDisplay(Display):
         display : EquivalenceDisplay
             ``results["..."]["agreement"]`` is the share of equal predictions, for regressors their
             R^2. A "kernel_error" is that of the features against the kernel of the infinitely wide
-            DEQ they stand for, at its initialisation; models without features have none.
+            DEQ they stand for, at its initialisation; models without features have none. Expect a
+            small one of random features and a large one, often above 1, of whatever was trained, a
+            DEQ or a good distillation alike: training moves the features, and agreement judges it.
         """
         seconds = {name: [] for name in estimators}
         for _ in range(n_repeats):
