@@ -45,6 +45,7 @@ html_show_sourcelink = False
 
 toc_object_entries_show_parents = "hide"  # long names would not fit beside the page
 autosummary_generate = True
+autodoc_typehints = "none"  # docstrings say the same in words
 numpydoc_show_class_members = False  # the template of a class lists its methods
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 

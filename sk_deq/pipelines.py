@@ -1,6 +1,7 @@
 """From a data frame to an estimator: categories, missing values and scales."""
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
@@ -11,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 __all__ = ["make_tabular_pipeline"]
 
 
-def make_tabular_pipeline(estimator, *, vectorizer="columns"):
+def make_tabular_pipeline(estimator: Any, *, vectorizer: Any = "columns") -> Pipeline:
     """Put an estimator behind the preparation that its kernel or network needs.
 
     Numbers are standardised and softly clipped, so that outliers do not set the scale of all other

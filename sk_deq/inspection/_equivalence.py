@@ -1,8 +1,10 @@
 """EquivalenceDisplay."""
 
 import time
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import r2_score
 
 from ._display import COLORS, Display
@@ -54,11 +56,14 @@ class EquivalenceDisplay(Display):
         "large after",
     }
 
-    def __init__(self, *, results):
+    def __init__(self, *, results: dict[str, dict[str, float]]):
         self.results = results
 
     @classmethod
-    def from_estimators(cls, estimators, X, y, *, n_repeats=5, ax=None, **kwargs):
+    def from_estimators(
+        cls, estimators: dict[str, Any], X: ArrayLike, y: ArrayLike, *, n_repeats: int = 5,
+        ax: Any = None, **kwargs: Any,
+    ) -> Self:  # fmt: skip
         """Measure fitted models on the same rows.
 
         Parameters
@@ -113,7 +118,7 @@ class EquivalenceDisplay(Display):
                 results[name]["kernel_error"] = float(error)
         return cls(results=results).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw one panel of bars per quantity.
 
         Parameters
