@@ -83,8 +83,8 @@ for name, choices in panels.items():
 
 # %%
 # The same as a picture: what is worth a search is what moves the bar. On these rows it is the
-# activation, and a ``recurrent_var`` near 2, whose cusp is too local for them; ``bias_var`` moves it
-# least.
+# activation, and a ``recurrent_var`` near 2, whose cusp is too local for them; ``bias_var`` moves
+# it least.
 
 figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
 colors = [f"C{i}" for i, choices in enumerate(panels.values()) for _ in choices]
