@@ -147,7 +147,7 @@ print(f"total: {time.perf_counter() - start:.0f} s")
 # ----------------
 #
 # * Your own table: ``make_tabular_pipeline(DEQKernelRidgeClassifier()).fit(frame, labels)`` takes
-#   categories and missing values as they are (:doc:`/tabular`).
+#   categories and missing values as they are (the page on tables).
 # * A network of finite width, trained, and its explicit equivalent:
 #   :ref:`sphx_glr_auto_examples_plot_convert_deq.py`.
 # * What the kernel's parameters do: :ref:`sphx_glr_auto_examples_plot_choose_kernel.py`.
