@@ -24,6 +24,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 
+PAGES = [page.stem for page in Path(__file__).parent.glob("*.rst")]
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_deq"
 html_static_path = ["_static"]
@@ -31,17 +32,20 @@ html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"auto_examples/*": []},  # code wants the width
+    "header_links_before_dropdown": 6,
+    "navbar_persistent": ["search-button"],  # the field would take a second line
+    # "On this page"; examples want the width for their code, and the landing page for its picture
+    "secondary_sidebar_items": {"generated/*": ["page-toc"], "auto_examples/*": [], "index": []}
+    | {page: ["page-toc"] for page in PAGES if page != "index"},
 }
-html_css_files = ["narrow.css"]
+html_css_files = ["custom.css"]
 # pages without pages below them have nothing to show beside them
-html_sidebars = {
-    page.stem: [] for page in Path(__file__).parent.glob("*.rst") if page.stem != "api"
-}
+html_sidebars = {page: [] for page in PAGES if page != "api"}
 html_show_sourcelink = False
 
 toc_object_entries_show_parents = "hide"  # long names would not fit beside the page
 autosummary_generate = True
+autodoc_typehints = "none"  # docstrings say the same in words
 numpydoc_show_class_members = False  # the template of a class lists its methods
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 

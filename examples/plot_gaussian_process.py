@@ -38,11 +38,13 @@ for ax, activation in zip(axes, ["relu", "tanh"], strict=True):
     prior = ConstantKernel(5.0) * network + WhiteKernel(0.01)
     model = GaussianProcessRegressor(prior, normalize_y=True).fit(x[:, None], y)
     mean, std = model.predict(grid[:, None], return_std=True)
-    ax.fill_between(grid, mean - 2 * std, mean + 2 * std, alpha=0.3)
-    ax.plot(grid, mean)
-    ax.plot(x, y, "k.")
+    ax.fill_between(grid, mean - 2 * std, mean + 2 * std, alpha=0.3, label="two std. deviations")
+    ax.plot(grid, mean, label="mean")
+    ax.plot(x, y, "k.", label="observed")
     ax.set(title=f"{activation}: {model.kernel_.k1.k2}".replace("DEQKernel", ""), xlabel="x")
     ax.title.set_fontsize(9)
+axes[0].set_ylabel("y")
+axes[0].legend(loc="lower left")
 
 # %%
 # A table

@@ -9,8 +9,9 @@ __all__ = ["make_gaussian_mixture"]
 
 
 def make_gaussian_mixture(
-    n_samples, n_features, *, n_classes=2, mean_shift=8.0, covariance_scale=8.0, random_state=None
-):
+    n_samples: int, n_features: int, *, n_classes: int = 2, mean_shift: float = 8.0,
+    covariance_scale: float = 8.0, random_state: int | np.random.RandomState | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     r"""Draw the high-dimensional Gaussian mixture of Ling et al. (2024).
 
     Class a has mean mean_shift e_a / sqrt(n_features), e_a the a-th unit vector, and covariance

@@ -5,8 +5,11 @@ approximation), :func:`explicit_kernel` that of a network with hidden layers. Bo
 or torch tensors and return the same kind.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.metrics.pairwise import check_pairwise_arrays
 from sklearn.utils import check_array
 
@@ -15,7 +18,7 @@ from ._memory import require_memory
 from ._scaling import root_mean_square_norm
 from ._theory.engine import kernel_matrix
 from ._theory.four_numbers import deq_numbers, high_dim_matrix, require_high_dim
-from ._theory.layers import ExplicitPairKernel, resolve_layers
+from ._theory.layers import ExplicitPairKernel, Layer, resolve_layers
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import KERNELS, deq_spec
 from ._torch import own_modes, resolve_device, resolve_dtype, to_tensor
@@ -25,9 +28,12 @@ __all__ = ["DEQKernel", "deq_kernel", "explicit_kernel"]
 
 @own_modes(grad=True)
 def deq_kernel(
-    X, Y=None, *, kernel="ck", activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0,
-    center=True, tau0=1.0, method="exact", device="cpu", dtype=None,
-):  # fmt: skip
+    X: ArrayLike | torch.Tensor, Y: ArrayLike | torch.Tensor | None = None, *,
+    kernel: str = "ck", activation: str | Callable = "relu", recurrent_var: float = 0.2,
+    input_var: float | None = None, bias_var: float = 0.0, center: bool = True,
+    tau0: float | None = 1.0, method: str = "exact", device: str | torch.device = "cpu",
+    dtype: str | None = None,
+) -> np.ndarray | torch.Tensor:  # fmt: skip
     r"""Kernel of an infinitely wide deep equilibrium model.
 
     The model is z = phi(sigma_a A z + sigma_b B x) / sqrt(m) with standard normal weights; its
@@ -117,8 +123,11 @@ def deq_kernel(
 
 @own_modes(grad=True)
 def explicit_kernel(
-    X, Y=None, *, layers, kernel="ck", train_first_layer=False, tau0=1.0, device="cpu", dtype=None
-):
+    X: ArrayLike | torch.Tensor, Y: ArrayLike | torch.Tensor | None = None, *,
+    layers: Sequence[Layer | str | Callable], kernel: str = "ck", train_first_layer: bool = False,
+    tau0: float | None = 1.0, device: str | torch.device = "cpu",
+    dtype: str | np.dtype | torch.dtype | None = None,
+) -> np.ndarray | torch.Tensor:  # fmt: skip
     r"""Kernel of an infinitely wide network x^(l) = sigma_l(W_l x^(l-1)) / sqrt(m).
 
     Parameters

@@ -3,6 +3,7 @@
 from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -22,7 +23,7 @@ _ID = 0.9  # share of rows with a value of their own from which a column names i
 _FEW = 20  # ... unless it has no more values than this
 
 
-def make_tabular_pipeline(estimator, *, vectorizer="columns"):
+def make_tabular_pipeline(estimator: Any, *, vectorizer: Any = "columns") -> Pipeline:
     """Put an estimator behind the preparation that its kernel or network needs.
 
     Numbers are standardised and softly clipped, so that outliers do not set the scale of all other

@@ -16,6 +16,8 @@ Ling, Li, Feng, Zhang, Zhou, Qiu, Liao, "Deep Equilibrium Models are Almost Equi
 Not-so-deep Explicit Models for High-dimensional Gaussian Mixtures", ICML 2024, arXiv 2402.02697.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
@@ -40,7 +42,10 @@ __all__ = [
 
 
 @own_modes(grad=True)
-def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, tau0=1.0):
+def deq_scale(
+    activation: str | Callable, *, recurrent_var: float, input_var: float | None = None,
+    bias_var: float = 0.0, center: bool = True, tau0: float = 1.0,
+) -> tuple[float, float]:  # fmt: skip
     r"""Scale of a DEQ's pre-activations, and the constant that centres its activation.
 
     Parameters
@@ -88,7 +93,10 @@ def deq_scale(activation, *, recurrent_var, input_var=None, bias_var=0.0, center
 
 
 @own_modes(grad=True)
-def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck"):
+def deq_coefficients(
+    activation: str | Callable, *, recurrent_var: float, input_var: float | None = None,
+    tau0: float = 1.0, kernel: str = "ck",
+) -> KernelCoefficients:  # fmt: skip
     r"""The four numbers of an infinitely wide, centred DEQ.
 
     Parameters
@@ -127,7 +135,10 @@ def deq_coefficients(activation, *, recurrent_var, input_var=None, tau0=1.0, ker
 
 
 @own_modes(grad=True)
-def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=False):
+def explicit_coefficients(
+    layers: Sequence[Layer | str | Callable], *, tau0: float = 1.0, kernel: str = "ck",
+    train_first_layer: bool = False,
+) -> KernelCoefficients:  # fmt: skip
     r"""The four numbers of an infinitely wide explicit network, layer by layer.
 
     Parameters
@@ -168,9 +179,10 @@ def explicit_coefficients(layers, *, tau0=1.0, kernel="ck", train_first_layer=Fa
 
 @own_modes(grad=True)
 def match_explicit(
-    activation, *, recurrent_var, input_var=None, tau0=1.0, kernel="ck", n_layers="auto",
-    family="auto", tol=1e-8,
-):  # fmt: skip
+    activation: str | Callable, *, recurrent_var: float, input_var: float | None = None,
+    tau0: float = 1.0, kernel: str = "ck", n_layers: int | str = "auto", family: str = "auto",
+    tol: float = 1e-8,
+) -> MatchResult:  # fmt: skip
     r"""Find a shallow explicit network with the four numbers of a DEQ.
 
     Parameters
@@ -225,8 +237,9 @@ def match_explicit(
 
 @own_modes(grad=True)
 def sphere_series(
-    activation, *, recurrent_var, input_var=None, bias_var=0.0, center=True, kernel="ck", n_terms=64
-):
+    activation: str | Callable, *, recurrent_var: float, input_var: float | None = None,
+    bias_var: float = 0.0, center: bool = True, kernel: str = "ck", n_terms: int = 64,
+) -> np.ndarray:  # fmt: skip
     r"""Power series of a DEQ's kernel between rows of unit norm, in their cosine.
 
     On the unit sphere the kernel is kappa(r) = sum_k b_k r^k with b_k >= 0, whatever the data and

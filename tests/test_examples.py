@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 PAGES_WITH_CODE = [
     "README.md",
-    *(f"docs/{p}.rst" for p in ("getting_started", "user_guide", "tabular")),
+    *(f"docs/{p}.rst" for p in ("index", "getting_started", "user_guide", "tabular")),
 ]
 
 
@@ -50,4 +50,16 @@ def test_code_blocks(page, tmp_path):
     assert blocks
     script = tmp_path / "blocks.py"
     script.write_text("\n\n".join(blocks))
-    run(script, cwd=tmp_path)
+    printed = run(script, cwd=tmp_path)
+    promised = re.findall(r"^print\(.*\)  # ([\d.]+)$", "\n".join(blocks), re.M)
+    numbers = [float(line) for line in re.findall(r"^\d\.\d+$", printed, re.M)]
+    for number in promised:  # pages say what one sees, to two digits
+        assert any(abs(one - float(number)) < 0.02 for one in numbers), (number, printed)
+
+
+def test_comparison_plot(tmp_path):
+    script = ROOT / "examples" / "benchmarks" / "comparison_plot.py"
+    picture = tmp_path / "a.png"
+    printed = run(script, ROOT / "docs" / "tabular" / "uci_ten.csv", picture, cwd=tmp_path)
+    assert "45 sets" in printed and len(re.findall(r"^\w+ +0\.\d", printed, re.M)) == 10
+    assert picture.exists() and (tmp_path / "a_dark.png").exists()

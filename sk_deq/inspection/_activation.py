@@ -1,5 +1,8 @@
 """ActivationDisplay."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -46,15 +49,16 @@ class ActivationDisplay(Display):
     ['DEQ, relu', 'layer 1, leaky_relu', 'layer 2, leaky_relu']
     """
 
-    def __init__(self, *, t, activations):
+    def __init__(self, *, t: np.ndarray, activations: dict[str, np.ndarray]):
         self.t = t
         self.activations = activations
 
     @classmethod
     def from_layers(
-        cls, activation, layers, *, recurrent_var, input_var=None, bias_var=0.0, center=True,
-        tau0=1.0, ax=None, **kwargs,
-    ):  # fmt: skip
+        cls, activation: str | Callable, layers: Sequence[Any], *, recurrent_var: float,
+        input_var: float | None = None, bias_var: float = 0.0, center: bool = True,
+        tau0: float = 1.0, ax: Any = None, **kwargs: Any,
+    ) -> Self:  # fmt: skip
         """Compare a DEQ's activation with the layers of an explicit network.
 
         Parameters
@@ -85,7 +89,7 @@ class ActivationDisplay(Display):
         return cls(t=t.numpy(), activations=curves).plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
         """Compare the activations that a fitted estimator was matched to and has.
 
         Parameters
@@ -123,7 +127,7 @@ class ActivationDisplay(Display):
             curves[f"matched, group {number}"] = values.numpy()
         return cls(t=t.numpy(), activations=curves).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the activations.
 
         Parameters

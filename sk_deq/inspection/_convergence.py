@@ -1,6 +1,9 @@
 """ConvergenceDisplay."""
 
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
@@ -46,13 +49,16 @@ class ConvergenceDisplay(Display):
     True
     """
 
-    def __init__(self, *, residuals, tol, history):
+    def __init__(self, *, residuals: Any, tol: float, history: Any):
         self.residuals = residuals
         self.tol = tol
         self.history = history
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_iter=30, kind="fixed_point", ax=None, **kwargs):
+    def from_estimator(
+        cls, estimator: Any, X: ArrayLike, *, n_iter: int = 30, kind: str = "fixed_point",
+        ax: Any = None, **kwargs: Any,
+    ) -> Self:  # fmt: skip
         """Look at a fitted DEQ.
 
         Parameters
@@ -94,7 +100,7 @@ class ConvergenceDisplay(Display):
         display = cls(residuals=residuals, tol=features.tol, history=estimator.history_)
         return display.plot(ax=ax, kind=kind, **kwargs)
 
-    def plot(self, ax=None, *, kind="fixed_point", **kwargs):
+    def plot(self, ax: Any = None, *, kind: str = "fixed_point", **kwargs: Any) -> Self:
         """Draw the residuals by iteration, or the losses by epoch.
 
         Parameters

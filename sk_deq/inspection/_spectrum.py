@@ -1,8 +1,10 @@
 """SpectrumDisplay."""
 
 from itertools import cycle
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
 from ._display import COLORS, LINES, Display
@@ -43,11 +45,13 @@ class SpectrumDisplay(Display):
     True
     """
 
-    def __init__(self, *, eigenvalues):
+    def __init__(self, *, eigenvalues: dict[str, np.ndarray]):
         self.eigenvalues = eigenvalues
 
     @classmethod
-    def from_kernels(cls, kernels, *, ax=None, kind="rank", **kwargs):
+    def from_kernels(
+        cls, kernels: dict[str, Any], *, ax: Any = None, kind: str = "rank", **kwargs: Any
+    ) -> Self:
         """Compare kernel matrices.
 
         Parameters
@@ -79,7 +83,9 @@ class SpectrumDisplay(Display):
         return cls(eigenvalues=eigenvalues).plot(ax=ax, kind=kind, **kwargs)
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, ax=None, kind="rank", **kwargs):
+    def from_estimator(
+        cls, estimator: Any, X: ArrayLike, *, ax: Any = None, kind: str = "rank", **kwargs: Any
+    ) -> Self:
         """Compare the features of a network with the exact kernel of the DEQ they stand for.
 
         Parameters
@@ -110,7 +116,7 @@ class SpectrumDisplay(Display):
         kernels = {"infinitely wide DEQ": exact, "features": features}
         return cls.from_kernels(kernels, ax=ax, kind=kind, **kwargs)
 
-    def plot(self, ax=None, *, kind="rank", **kwargs):
+    def plot(self, ax: Any = None, *, kind: str = "rank", **kwargs: Any) -> Self:
         """Draw the eigenvalues.
 
         Parameters
