@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .._array_api import class_weights, encode_labels
+from .._state import storable
 from .._torch import on_cpu, to_tensor
 from .readout import solve_logistic, solve_ridge
 
@@ -25,6 +26,7 @@ def hits(output, target):
     return (output.argmax(1) == labels).sum()
 
 
+@storable
 @dataclass(frozen=True)
 class Classification:
     """Logits of classes.
@@ -73,6 +75,7 @@ class Classification:
         return solve_logistic(Z, target, weight, penalty, self.n_outputs)
 
 
+@storable
 @dataclass(frozen=True)
 class Regression:
     """Standardised targets.

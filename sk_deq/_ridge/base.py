@@ -1,20 +1,22 @@
 """What the two kernel ridge estimators share: parameters, and predictions in batches."""
 
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from .._array_api import to_namespace_of
+from .._array_api import float_dtypes, rows_of, to_namespace_of
 from .._base import DEQEstimator, forget
 from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
 from .._theory.spec import KERNELS
 from .._torch import resolve_dtype, to_tensor
 from .fit import RidgeConfig
+from .stream import add_chunk
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
 _AUTO = StrOptions({"auto"})
@@ -36,6 +38,7 @@ class BaseKernelRidge(DEQEstimator):
         "feature_weights": [_AUTO, None],
         "method": [StrOptions({"exact", "high_dim"})],
         "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
+        "landmarks": ["array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -50,7 +53,7 @@ class BaseKernelRidge(DEQEstimator):
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", feature_weights="auto",
-        method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
@@ -58,6 +61,7 @@ class BaseKernelRidge(DEQEstimator):
         self.center, self.input_scaling = center, input_scaling
         self.hyperparameters, self.feature_weights = hyperparameters, feature_weights
         self.method, self.solver, self.n_components, self.tol = method, solver, n_components, tol
+        self.landmarks = landmarks
         self.max_iter, self.device, self.dtype = max_iter, device, dtype
         self.predict_batch_size, self.random_state = predict_batch_size, random_state
 
@@ -67,12 +71,17 @@ class BaseKernelRidge(DEQEstimator):
         given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
         if self.input_var is None:
             del given["input_var"]
+        landmarks = self.landmarks
+        if landmarks is not None:
+            landmarks = validate_data(self, landmarks, dtype=float_dtypes(landmarks), reset=False)
+            landmarks = rows_of(landmarks)
         return RidgeConfig(
             classify=classify, given=given, alphas=_alphas(self.alpha),
             listed=np.ndim(self.alpha) > 0, search=self.hyperparameters == "loo",
             weigh_features=self.feature_weights == "auto", method=self.method, solver=self.solver,
             n_components=self.n_components, tol=self.tol, max_iter=self.max_iter,
             device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
+            landmarks=landmarks,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )  # fmt: skip
 
@@ -93,7 +102,7 @@ class BaseKernelRidge(DEQEstimator):
         def back(tensor):
             return to_namespace_of(like, tensor)
 
-        forget(self, "search_results_", "alphas_", "validation_errors_")
+        forget(self, "search_results_", "alphas_", "validation_errors_", "_stream")
         kernel, solution = fitted.rows.kernel, fitted.solution
         dual_coef, intercept = solution.dual_coef, solution.intercept
         if flat:
@@ -113,6 +122,30 @@ class BaseKernelRidge(DEQEstimator):
             self.alphas_ = back(solution.errors.new_tensor(fitted.alphas))
             self.validation_errors_ = back(solution.errors)
 
+    def _add_chunk(self, X, targets, weight, like, flat):
+        """Account for the rows of one more chunk, and set the attributes of all so far."""
+        if self.method != "exact":
+            raise ValueError("partial_fit needs method='exact'.")
+        config = self._config(like, classify=hasattr(self, "class_weight"))
+        stream = getattr(self, "_stream", None)
+        if stream is not None and stream.center.shape[0] != targets.shape[1]:
+            raise ValueError(
+                f"y has {targets.shape[1]} outputs, the first chunk had {stream.center.shape[0]}."
+            )
+        fitted, stream = add_chunk(stream, rows_of(X), targets, weight, config)
+        self._keep(fitted, like, config.device, flat=flat)
+        self._stream = stream
+        return fitted
+
+    @contextmanager
+    def _chunk(self):
+        """Name the chunk in the errors of what is done with it."""
+        number = self._stream.n_chunks + 1 if hasattr(self, "_stream") else 1
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"Chunk {number} of partial_fit: {error}") from error
+
     def _decision(self, X, method):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
 
@@ -127,6 +160,16 @@ class BaseKernelRidge(DEQEstimator):
         for start in range(0, len(X), size):
             out[start : start + size] = fitted.matrix(X[start : start + size]) @ dual_coef
         return out.add_(intercept), origin
+
+
+def takes_chunks(estimator):
+    """Whether an estimator has partial_fit, by its solver."""
+    if estimator.solver != "nystroem":
+        raise AttributeError(
+            f"partial_fit needs solver='nystroem', got solver={estimator.solver!r}: other solvers "
+            "need all rows at once."
+        )
+    return True
 
 
 def _alphas(alpha):

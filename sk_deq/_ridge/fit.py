@@ -13,6 +13,7 @@ from .._search.search import Choice, search_kernel
 from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from .._state import storable
 from .kernel import FittedRows, row_kernel
 from .rows import TrainingRows
 
@@ -43,6 +44,8 @@ class RidgeConfig:
     device : str
     dtype : torch.dtype
     seed : int
+    landmarks : ndarray or tensor of shape (m, n_features), default=None
+        Rows whose functions are fitted, by "nystroem" or "cg"; the scale is measured on them.
     """
 
     classify: bool
@@ -59,8 +62,10 @@ class RidgeConfig:
     device: str
     dtype: torch.dtype
     seed: int
+    landmarks: object = None
 
 
+@storable
 @dataclass(frozen=True)
 class FittedRidge:
     """A fitted kernel ridge: f(x) = k(x, rows) @ solution.dual_coef + solution.intercept.
@@ -111,8 +116,11 @@ def fit_ridge(X, y, w, config):
     choice, searched = _choose_kernel(rows, config, solver)
     if solver != "nystroem":  # which leaves X where it is
         rows = rows.distinct()
+    measured = rows.X, rows.w
+    if config.landmarks is not None:  # so that chunks of rows are scaled alike
+        measured = config.landmarks, torch.ones(len(config.landmarks), dtype=w.dtype)
     kernel = row_kernel(
-        rows.X, rows.w, choice.parameters, choice.feature_weights,
+        *measured, choice.parameters, choice.feature_weights,
         config.method, config.device, config.dtype,
     )  # fmt: skip
     alphas = config.alphas
@@ -166,8 +174,12 @@ def choose_solver(config, n_distinct):
             "diagonal of its own. Use solver='eigh' or 'cholesky', or KernelMatcher with a "
             "linear model."
         )
+    if config.landmarks is not None and solver not in ("auto", "nystroem", "cg"):
+        raise ValueError(f"landmarks need solver='nystroem' or 'cg', got {solver!r}.")
     if solver != "auto":
         return SolverChoice(solver, "given")
+    if config.landmarks is not None:
+        return SolverChoice("nystroem", "landmarks were given")
     exact = ["eigh", "cholesky"] if alphas is None else ["eigh" if n_alphas > 1 else "cholesky"]
     if config.method == "high_dim":
         return SolverChoice(exact[0], "method='high_dim'")
@@ -215,11 +227,12 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
     landmarks, held_out = landmarks_and_held_out(
         rows.keys, w > 0, config.n_components or _N_COMPONENTS[solver], validate
     )
-    m = len(landmarks)
+    chosen = take(X, landmarks) if config.landmarks is None else config.landmarks
+    m = len(chosen)
     features = m * (len(X) if solver == "cg" else 3 * tile_rows(m))
     remedy = f"Use n_components < {m} or dtype='float32'."
     _require_memory(8 * m**2 + features, len(X), solver, config, remedy)
-    landmarks = FittedRows(kernel, take(X, landmarks))
+    landmarks = FittedRows(kernel, chosen)
     features = Features(kernel.matrix, landmarks.scaled)
     if solver == "nystroem":
 

@@ -15,6 +15,7 @@ from numbers import Real
 import numpy as np
 import torch
 
+from .._state import storable
 from .._torch import single_thread
 from .activations import Activation, get_activation
 from .expectations import FLOOR, moments, require_in_range, slope_square
@@ -23,6 +24,7 @@ KERNELS = ("ck", "ntk", "ntk_full")
 _LARGEST = 1e306  # variances above it are as good as infinite
 
 
+@storable
 @dataclass(frozen=True)
 class DEQSpec:
     """A validated DEQ specification; make it with `deq_spec`."""
