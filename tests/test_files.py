@@ -117,8 +117,8 @@ def rewritten(path, **changes):
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}
-    content = json.dumps({**json.loads(metadata["sk_deq"]), **changes})
-    metadata = {"sk_deq": content, "sha256": digest(content, arrays)}
+    content = json.dumps({**json.loads(metadata["sk_deq"].partition(" ")[2]), **changes})
+    metadata = {"sk_deq": f"{digest(content, arrays)} {content}"}
     safetensors.numpy.save_file(arrays, path, metadata)
 
 

@@ -76,7 +76,7 @@ def save(estimator, path):
     content = json.dumps(
         {"format": _FORMAT, "version": _version(), "estimator": writer.write(estimator)}
     )
-    metadata = {_KEY: content, "sha256": digest(content, writer.arrays)}
+    metadata = {_KEY: f"{digest(content, writer.arrays)} {content}"}
     write_atomically(path, safetensors.numpy.save(writer.arrays, metadata))
 
 
@@ -131,10 +131,10 @@ def load(path):
         raise ValueError(
             f"path={str(path)!r} is damaged or not a safetensors file: {error}"
         ) from error
-    content = metadata.get(_KEY)
-    if content is None:
+    if _KEY not in metadata:
         raise ValueError(f"path={str(path)!r} was not written by sk_deq.export.save.")
-    if metadata.get("sha256") != digest(content, arrays):
+    checksum, _, content = metadata[_KEY].partition(" ")
+    if checksum != digest(content, arrays):
         raise ValueError(f"path={str(path)!r} is damaged: its checksum is not that of its content.")
     tree = json.loads(content)
     if tree["format"] > _FORMAT:
