@@ -241,6 +241,7 @@ def test_a_pipeline_runs_where_there_is_no_torch(make, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.filterwarnings("ignore:The kernel matrix")
 def test_what_cannot_be_exported_says_what_to_do(tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(NotFittedError):

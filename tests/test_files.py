@@ -46,11 +46,12 @@ def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
     assert_same(model, again, X)
 
 
+@pytest.mark.filterwarnings("ignore:The kernel matrix")  # of four numbers
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
         ("DEQKernelRidge", {"input_scaling": "sphere", "activation": "tanh", "bias_var": 0.1}),
-        ("DEQKernelRidge", {"method": "high_dim", "hyperparameters": None}),
+        ("DEQKernelRidge", {"method": "high_dim", "hyperparameters": None, "alpha": 10.0}),
         ("KernelMatcher", {"activation": "tanh", "matching": "high_dim"}),
         ("KernelMatcher", {"activation": "tanh", "random_state": np.random.RandomState(0)}),
         ("EquivalentExplicitClassifier", {"class_weight": {"a": 1.0, "b": 2.0}}),
@@ -77,7 +78,9 @@ def test_size_does_not_grow_with_the_rows(name, tmp_path):
     X, y = data_for(name)
     sizes = []
     for times in (1, 20):
-        model = tiny(name, max_epochs=1).fit(np.tile(X, (times, 1)), np.tile(y, times))
+        model = tiny(name, max_epochs=1, dtype="float32").fit(
+            np.tile(X, (times, 1)), np.tile(y, times)
+        )
         save(model, tmp_path / "model")
         sizes.append((tmp_path / "model").stat().st_size)
     assert abs(sizes[1] - sizes[0]) < 100  # digits of numbers

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/streams_memory.py [--rows 1000000] [--features 20]
 
-For each model by how many megabytes the process's memory rose above that after the first chunk, over
-a tenth of the rows and over all of them: flat if the two are alike, whatever the size of the file.
+For each model by how many megabytes the process's memory rose above that after the first chunk:
+over a tenth of the rows and over all of them. It is flat if the two are alike.
 """
 
 import argparse

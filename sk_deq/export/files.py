@@ -156,7 +156,7 @@ def load(path):
 
 
 def trusted_types():
-    """Names of the types of this package that a skops file of its estimators holds.
+    """List the types of this package that a skops file of its estimators holds.
 
     skops saves whole pipelines, and loads no type that it does not know or is not told to trust.
     The estimators are all there is: what they have learned is plain values and arrays.

@@ -155,8 +155,8 @@ def _inputs(estimator, last, X):
             "A pipeline that was fitted to a data frame needs X: a few rows, which tell the types "
             "of its columns."
         )
-    dtype = np.asarray(X).dtype if X is not None else np.dtype(getattr(last, "_like", X).dtype)
-    return [("X", tensor(dtype, n_features))]
+    like = np.asarray(X) if X is not None else getattr(last, "_like", np.empty(0))
+    return [("X", tensor(np.dtype(str(like.dtype).removeprefix("torch.")), n_features))]
 
 
 def _numpy_dtype(dtype):
