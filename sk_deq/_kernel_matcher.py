@@ -177,13 +177,19 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         X = validate_data(self, X, dtype=float_dtypes(X))
         task = begin_fit(self, X, y)
         like = prototype(X)
+        self._fit_rows(rows_of(X), X.shape[1], X.dtype, like)
+        task.end()
+        return self
+
+    def _fit_rows(self, rows, n_features, dtype, like):
+        """Fit to rows of so many features; only their norms are used, and they may be these."""
         device = self._resolve_device(like)
-        X = rows_of(X)
         input_var = resolve_input_var(self.recurrent_var, self.input_var)
-        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var).fit(X)
+        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
+        scaler.fit(rows).n_features_out_ += n_features - rows.shape[1]
         tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
-        match, n_layers = self._match(self._spec(scaler, tau0), _scaled_norms(scaler, X))
-        dtype = resolve_dtype(X.dtype if self.dtype is None else self.dtype)
+        match, n_layers = self._match(self._spec(scaler, tau0), _scaled_norms(scaler, rows))
+        dtype = resolve_dtype(dtype if self.dtype is None else self.dtype)
         generator = make_generator(self.random_state)
         draw = _orthogonal if self.weights == "orthogonal" else _gaussian
         inputs = [scaler.n_features_out_, *[self.n_components] * (n_layers - 1)]
@@ -193,8 +199,6 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         self.match_, self.residual_, self.n_layers_ = match, match.residual, n_layers
         self.tau0_, self.device_ = tau0, device
         self._scaler, self._like, self._n_features_out = scaler, like, self.n_components
-        task.end()
-        return self
 
     def _spec(self, scaler, tau0):
         """The DEQ on scaled rows."""

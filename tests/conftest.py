@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-
 # packages that examples in docstrings need, by the beginning of the example's name
 EXTRAS = {
     "sk_deq.export.files": "safetensors",

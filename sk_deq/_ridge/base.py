@@ -16,7 +16,7 @@ from .._search.candidates import DEQ_PARAMETERS
 from .._theory.spec import KERNELS
 from .._torch import resolve_dtype, to_tensor
 from .fit import RidgeConfig
-from .stream import add_chunk
+from .stream import begin_stream, part_of, solved
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
 _AUTO = StrOptions({"auto"})
@@ -132,7 +132,10 @@ class BaseKernelRidge(DEQEstimator):
             raise ValueError(
                 f"y has {targets.shape[1]} outputs, the first chunk had {stream.center.shape[0]}."
             )
-        fitted, stream = add_chunk(stream, rows_of(X), targets, weight, config)
+        rows = rows_of(X), targets, weight
+        stream = begin_stream(*rows, config) if stream is None else stream
+        stream = stream.plus(part_of(stream, *rows, config.classify))
+        fitted = solved(stream, config.classify)
         self._keep(fitted, like, config.device, flat=flat)
         self._stream = stream
         return fitted

@@ -36,7 +36,7 @@ class Stream:
     center : tensor of shape (n_outputs,)
         What was subtracted from the targets.
     kept : tuple of tensors
-        Keys, rows, targets and weights of held-out rows, to calibrate on.
+        Keys, rows, targets and weights of held-out rows, to calibrate on, of a classifier.
     """
 
     n_chunks: int
@@ -46,58 +46,67 @@ class Stream:
     center: torch.Tensor
     kept: tuple
 
+    def plus(self, part):
+        """The Stream with the Part of one more chunk."""
+        both = Part(self.sums, self.kept).plus(part)
+        return replace(self, n_chunks=self.n_chunks + 1, sums=both.sums, kept=both.kept)
 
-def add_chunk(stream, X, y, w, config):
-    """The FittedRidge of all chunks so far and the Stream to go on with.
 
-    Parameters
-    ----------
-    stream : Stream or None
-        After the chunks before; None for the first.
-    X : ndarray or tensor of shape (n, n_features)
-    y : tensor of shape (n, n_outputs), float64
-    w : tensor of shape (n,), float64
-        Weights >= 0, not all 0 in the first chunk.
-    config : RidgeConfig
-    """
-    if stream is None:
-        first = fit_ridge(X, y, w, config)
-        alphas = first.alphas or [first.solution.alpha]
-        stream = Stream(0, first, alphas, [], w @ y / w.sum(), ())
-    landmarks, kernel = stream.first.rows, stream.first.rows.kernel
-    features = Features(kernel.matrix, landmarks.scaled)
-    held_out = keys = None
-    if len(stream.alphas) > 1 or config.classify:
+@dataclass(frozen=True)
+class Part:
+    """What a chunk, or several, add to a Stream: see there."""
+
+    sums: list
+    kept: tuple
+
+    def plus(self, other):
+        """The Part of both."""
+        if not self.sums:
+            return other
+        sums = [one.merged(two) for one, two in zip(self.sums, other.sums, strict=True)]
+        kept = [torch.cat(pair) for pair in zip(self.kept, other.kept, strict=True)]
+        return Part(sums, _fewest(*kept))
+
+
+def begin_stream(X, y, w, config):
+    """The Stream that rows begin, as for `fit_ridge`; they are not in its sums yet."""
+    first = fit_ridge(X, y, w, config)
+    return Stream(0, first, first.alphas or [first.solution.alpha], [], w @ y / w.sum(), ())
+
+
+def part_of(stream, X, y, w, classify):
+    """The Part of rows X (n, n_features), targets y (n, n_outputs) and weights w (n,)."""
+    kernel = stream.first.rows.kernel
+    held_out, kept = None, ()
+    if len(stream.alphas) > 1 or classify:
         keys = row_keys(X, make_generator(0)) * _MIX
         held_out = (keys % _HELD_OUT == 0) & (w > 0)
+        if classify:
+            rows = to_tensor(X)
+            rows = rows[held_out.to(rows.device)]
+            kept = _fewest(keys[held_out], rows, y[held_out], w[held_out])
+    features = Features(kernel.matrix, stream.first.rows.scaled)
     sums = accumulate(features, lambda part: kernel.rows(X[part]), y - stream.center, w, held_out)
-    if stream.sums:
-        sums = [new.merged(old) for new, old in zip(sums, stream.sums, strict=True)]
-    kept = _kept(stream.kept, keys, held_out, X, y, w) if config.classify else ()
-    stream = replace(stream, n_chunks=stream.n_chunks + 1, sums=sums, kept=kept)
-    return _solved(stream, features, config), stream
+    return Part(sums, kept)
 
 
-def _kept(before, *chunk):
-    """Held-out rows with the smallest keys: those of before and those of a chunk."""
-    keys, held_out, X, y, w = chunk
-    X = to_tensor(X)
-    index = held_out.to(X.device)
-    parts = keys[held_out], X[index], y[held_out], w[held_out]
-    if before:
-        parts = [torch.cat(pair) for pair in zip(before, parts, strict=True)]
-    _, first = smallest_keys(parts[0], _MOST_KEPT)
-    return tuple(part[first.to(part.device)] for part in parts)
+def _fewest(*kept):
+    """Of keys, rows, targets and weights those of the smallest keys."""
+    if not kept:
+        return ()
+    _, first = smallest_keys(kept[0], _MOST_KEPT)
+    return tuple(part[first.to(part.device)] for part in kept)
 
 
-def _solved(stream, features, config):
+def solved(stream, classify):
     """The FittedRidge of all rows so far."""
     first, sums, alphas = stream.first, stream.sums, stream.alphas
+    features = Features(first.rows.kernel.matrix, first.rows.scaled)
     if len(sums) > 1 and not all(bool(part.weight > 0) for part in sums):
         sums, alphas = [sums[0].merged(sums[1])], [first.solution.alpha]  # nothing to choose by
     solution, (beta, constant) = solve_sums(features, sums, alphas, stream.center)
     out_of_sample = first.out_of_sample
-    if config.classify and len(sums) > 1:
+    if classify and len(sums) > 1:
         _, X, y, w = stream.kept
         coef = features.dual_coef(beta).to(features.landmarks)
         predictions = (first.rows.matrix(X) @ coef).double() + constant
