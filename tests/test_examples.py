@@ -14,7 +14,7 @@ PAGES_WITH_CODE = [
     "README.md",
     *(f"docs/{p}.rst" for p in ("getting_started", "user_guide", "tabular", "deployment")),
 ]
-NEEDS = {"docs/deployment.rst": ("safetensors", "skops", "skl2onnx", "onnxruntime")}
+NEEDS = {"docs/deployment.rst": ("safetensors", "skops", "skl2onnx", "onnxruntime", "distributed")}
 
 
 def run(*command, cwd, **environment):

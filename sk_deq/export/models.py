@@ -42,7 +42,7 @@ def ridge_decision(estimator, x):
     fitted = estimator._fitted_rows
     kernel = fitted.kernel
     coef = torch.as_tensor(estimator.dual_coef_).double().cpu().reshape(len(fitted.X), -1)
-    intercept = np.atleast_1d(np.asarray(estimator.intercept_, dtype=float))
+    intercept = torch.as_tensor(estimator.intercept_).double().cpu().reshape(-1)
     rows = scaled_rows(x, kernel.scaler, kernel.feature_scale)
     return kernel_times(rows, kernel, fitted.scaled.double().cpu(), coef) + intercept
 
@@ -57,6 +57,12 @@ def network_outputs(estimator, x, n_steps=None):
     rows = rows.to(DOUBLE if readout.weight.dtype == torch.float64 else FLOAT)
     residual = None
     if isinstance(features, DEQ):
+        if n_steps is None:
+            raise ValueError(
+                "A DEQ is exported by itself or as the last step of a pipeline, where the number "
+                "of its iterations can be chosen; elsewhere use "
+                "EquivalentExplicitClassifier.from_deq(deq, teacher=deq)."
+            )
         h, residual = _unrolled(features, rows, n_steps)
     else:
         h = _activated(features.layers[0], rows @ features.input_weight.T + features.bias)

@@ -7,6 +7,7 @@ from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from .._array_api import to_numpy
 from .._kernel_matcher import KernelMatcher
 from .._nets.deq import DEQClassifier, DEQRegressor
 from .._nets.explicit_classifier import EquivalentExplicitClassifier
@@ -184,7 +185,7 @@ def _shapes(operator):
     real = data_types.DoubleTensorType if _dtype(model) == DOUBLE else data_types.FloatTensorType
     if is_classifier(model):
         label = {"i": "Int64", "u": "Int64", "b": "Boolean", "f": "Double"}.get(
-            np.asarray(model.classes_).dtype.kind, "String"
+            to_numpy(model.classes_).dtype.kind, "String"
         )
         outputs[0].type = getattr(data_types, f"{label}TensorType")([None])
         outputs[1].type = real([None, len(model.classes_)])
@@ -237,7 +238,7 @@ def _ridge_scores(model, decision):
 
 def _labels(model, scores, logits):
     """Labels (n,) and probabilities (n, n_classes)."""
-    classes = np.asarray(model.classes_)
+    classes = to_numpy(model.classes_)
     kind = {"i": np.int64, "u": np.int64}.get(classes.dtype.kind, classes.dtype)
     if classes.dtype.kind not in "iubf":
         classes, kind = classes.astype(object), object
