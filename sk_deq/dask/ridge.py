@@ -19,7 +19,7 @@ from .chunks import (
     targets_of,
     tree,
     union_of,
-)  # fmt: skip
+)
 from .lazy import Lazy, as_array, chunks_of, documented_like
 
 _SAMPLE = 2000  # rows that choose the kernel; and landmarks, unless another number is asked for
@@ -56,7 +56,7 @@ class LazyRidge(Lazy):
         begun = delayed(stream)
         parts = [delayed(part_of_chunk)(begun, chunk, config.classify) for chunk in chunks]
         fitted = solved(stream.plus(tree(delayed(sum_of), parts).compute()), config.classify)
-        self._keep(fitted, like, config.device, flat=y.ndim == 1 and targets.shape[1] == 1)
+        self._keep(fitted, like, config.device, flat=np.ndim(y) == 1 and targets.shape[1] == 1)
         return fitted
 
 
