@@ -185,17 +185,22 @@ def titanic(n=300):
             "age": np.where(random.uniform(size=n) < 0.2, np.nan, random.uniform(1, 80, n)),
             "fare": random.exponential(30.0, n),
             "embarked": random.choice(["C", "Q", "S"], n),
+            "alone": random.uniform(size=n) < 0.5,
         }
     )
+    frame.loc[::20, "embarked"] = None
     score = (frame["sex"] == "female") * 2.0 - 0.5 * frame["pclass"] + random.normal(size=n)
     return frame, np.where(score > 0, "lived", "died")
 
 
 def columns(frame):
-    """A data frame as the inputs of a file."""
+    """A data frame as the inputs of a file: numbers, and all else as strings."""
+    numbers = {name: frame[name].dtype.kind in "if" for name in frame.columns}
     return {
-        name: frame[[name]].to_numpy(dtype=object if frame[name].dtype.kind not in "if" else None)
-        for name in frame.columns
+        name: frame[[name]].to_numpy()
+        if number
+        else frame[[name]].astype(str).fillna("nan").to_numpy(object)
+        for name, number in numbers.items()
     }
 
 
@@ -226,8 +231,9 @@ def test_a_pipeline_runs_where_there_is_no_torch(make, tmp_path):
         inputs = {}
         for j, name in enumerate(table["columns"]):
             values = [[row[j]] for row in table["data"]]
-            if isinstance(values[0][0], str):
-                inputs[name] = np.array(values, dtype=object)
+            if isinstance(values[1][0], str | bool):
+                texts = [["nan" if row[0] is None else str(row[0])] for row in values]
+                inputs[name] = np.array(texts, dtype=object)
             else:
                 inputs[name] = np.array(values, dtype=np.int64 if name == "pclass" else float)
         session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])

@@ -49,7 +49,8 @@ def to_onnx(estimator, path, X=None, *, residual=1e-5):
     Returns
     -------
     onnx.ModelProto
-        What was written. Inputs: ``X``, or the columns of the data frame, each (n, 1). Outputs:
+        What was written. Inputs: ``X``, or the columns of the data frame, each (n, 1): numbers,
+        and strings for texts, categories and booleans ("True", "False"). Outputs:
         ``label`` and ``probabilities`` of a classifier, else ``variable``, always with two axes. Of
         a DEQ also ``residual``, that of each row.
 
@@ -161,8 +162,8 @@ def _inputs(estimator, last, X):
 
 
 def _numpy_dtype(dtype):
-    """The numpy dtype of a pandas dtype; object for strings and categories."""
-    return getattr(dtype, "numpy_dtype", dtype) if getattr(dtype, "kind", "O") in "fiub" else object
+    """The numpy dtype of a pandas dtype of numbers; object for texts, categories and booleans."""
+    return getattr(dtype, "numpy_dtype", dtype) if getattr(dtype, "kind", "O") in "fiu" else object
 
 
 def _parse(scope, model, inputs, custom_parsers=None):
