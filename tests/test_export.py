@@ -195,13 +195,11 @@ def titanic(n=300):
 
 def columns(frame):
     """A data frame as the inputs of a file: numbers, and all else as strings."""
-    numbers = {name: frame[name].dtype.kind in "if" for name in frame.columns}
-    return {
-        name: frame[[name]].to_numpy()
-        if number
-        else frame[[name]].astype(str).fillna("nan").to_numpy(object)
-        for name, number in numbers.items()
-    }
+    found = {name: frame[[name]] for name in frame.columns}
+    for name, column in found.items():
+        number = frame[name].dtype.kind in "if"
+        found[name] = column if number else column.astype(str).fillna("nan").astype(object)
+    return {name: column.to_numpy() for name, column in found.items()}
 
 
 @pytest.mark.parametrize("make", ["tabular", "columns"])
