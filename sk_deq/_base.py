@@ -1,6 +1,8 @@
 """What estimators share: arrays of any library, pickles that load anywhere, callbacks, links."""
 
+import json
 from copy import deepcopy
+from copyreg import __newobj__
 from functools import wraps
 from multiprocessing import current_process
 from numbers import Real
@@ -20,6 +22,7 @@ from ._array_api import (
     rows_of,
 )
 from ._callbacks import CallbackSupportMixin
+from ._state import Reader, Writer, storable
 from ._torch import own_modes, present_device
 from ._warn import warn
 
@@ -76,7 +79,21 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
         X = validate_data(self, X, dtype=float_dtypes(X), reset=False)
         return rows_of(X), prototype(X)
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        storable(cls)
+
+    def __reduce_ex__(self, protocol):
+        """Pickle and copy by `_state`, which may hold a user's functions."""
+        return __newobj__, (type(self),), self._state()
+
     def __getstate__(self):
+        """Plain values and arrays, for what stores no code: skops asks here, pickle does not."""
+        writer = Writer()
+        tree = writer.write(self._state())
+        return {"content": json.dumps(tree), "arrays": writer.arrays}
+
+    def _state(self):
         """Bring tensors to the CPU, where any machine can load them."""
         state = dict(super().__getstate__())
         devices = {name: _device(value) for name, value in state.items()}
@@ -87,6 +104,8 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
 
     def __setstate__(self, state):
         """Bring tensors back to their device, or to the nearest that this machine has."""
+        if "content" in state:
+            state = Reader(state["arrays"]).read(json.loads(state["content"]))
         devices = state.pop("_devices", {})
         super().__setstate__(state)
         for name, device in devices.items():

@@ -26,6 +26,7 @@ from ._torch import make_generator, own_modes, resolve_dtype, to_tensor
 from ._warn import warn
 
 _BATCH = 2**22  # entries of the features that are computed at once
+_TILE = 2**14  # rows whose norms are computed at once
 _POOR = 0.01  # residual of the exact match that is told of
 
 
@@ -176,13 +177,19 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         X = validate_data(self, X, dtype=float_dtypes(X))
         task = begin_fit(self, X, y)
         like = prototype(X)
+        self._fit_rows(rows_of(X), X.shape[1], X.dtype, like)
+        task.end()
+        return self
+
+    def _fit_rows(self, rows, n_features, dtype, like):
+        """Fit to rows of so many features; only their norms are used, and they may be these."""
         device = self._resolve_device(like)
-        X = rows_of(X)
         input_var = resolve_input_var(self.recurrent_var, self.input_var)
-        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var).fit(X)
+        scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
+        scaler.fit(rows).n_features_out_ += n_features - rows.shape[1]
         tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
-        match, n_layers = self._match(self._spec(scaler, tau0), scaler.transform(X))
-        dtype = resolve_dtype(X.dtype if self.dtype is None else self.dtype)
+        match, n_layers = self._match(self._spec(scaler, tau0), _scaled_norms(scaler, rows))
+        dtype = resolve_dtype(dtype if self.dtype is None else self.dtype)
         generator = make_generator(self.random_state)
         draw = _orthogonal if self.weights == "orthogonal" else _gaussian
         inputs = [scaler.n_features_out_, *[self.n_components] * (n_layers - 1)]
@@ -192,16 +199,14 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         self.match_, self.residual_, self.n_layers_ = match, match.residual, n_layers
         self.tau0_, self.device_ = tau0, device
         self._scaler, self._like, self._n_features_out = scaler, like, self.n_components
-        task.end()
-        return self
 
     def _spec(self, scaler, tau0):
         """The DEQ on scaled rows."""
         variances = self.recurrent_var, self.input_var, scaler.bias_var_
         return deq_spec(self.activation, *variances, self.center, tau0)
 
-    def _match(self, spec, rows):
-        """The network that matches a DEQ on scaled rows, and its number of layers."""
+    def _match(self, spec, norms):
+        """The network that matches a DEQ on scaled rows of these norms, and its n_layers."""
         if self.matching == "high_dim" or (
             self.matching == "auto" and self.n_layers not in ("auto", 1)
         ):
@@ -217,9 +222,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
                 f"matching='exact' has one layer, got n_layers={self.n_layers}; "
                 "use n_layers='auto' or matching='high_dim'."
             )
-        match = exact_match(
-            spec, self.kernel, row_norms(to_tensor(rows, dtype=torch.float64)).cpu()
-        )
+        match = exact_match(spec, self.kernel, norms)
         if match.residual > _POOR:
             warn(
                 f"The kernel of the features is off by {match.residual:.1g} of its "
@@ -291,6 +294,13 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.dtype is None else []
         return tags
+
+
+def _scaled_norms(scaler, X):
+    """Norms of scaled rows, (n,) float64 on the CPU, in passes: X may be mapped from a file."""
+    tiles = (X[start : start + _TILE] for start in range(0, len(X), _TILE))
+    rows = (to_tensor(scaler.transform(tile), dtype=torch.float64) for tile in tiles)
+    return torch.cat([row_norms(tile) for tile in rows]).cpu()
 
 
 def _gaussian(n_rows, n_columns, generator):

@@ -3,7 +3,10 @@
 import numpy as np
 import torch
 
+from ._state import storable
+
 INPUT_SCALINGS = ("rms", "sphere", None)
+_TILE = 2**16  # rows whose norms are computed at once
 
 
 def _namespace(X):
@@ -13,6 +16,9 @@ def _namespace(X):
 def row_norms(X):
     """Euclidean norms of the rows, which neither overflow nor underflow."""
     xp = _namespace(X)
+    if len(X) > _TILE:  # X may be mapped from a file
+        tiles = [row_norms(X[start : start + _TILE]) for start in range(0, len(X), _TILE)]
+        return xp.concatenate(tiles)
     peak = xp.amax(abs(X), 1)
     peak = xp.where(peak > 0, peak, xp.ones_like(peak))
     return peak * xp.linalg.norm(X / peak[:, None], None, 1)
@@ -30,6 +36,7 @@ def root_mean_square_norm(X, sample_weight=None):
     return peak * float((sample_weight * squares).sum() / sample_weight.sum()) ** 0.5
 
 
+@storable
 class InputScaler:
     """Bring rows to the scale at which the theory describes them.
 

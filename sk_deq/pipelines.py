@@ -248,21 +248,21 @@ def _numbers():
     values = make_pipeline(
         SimpleImputer(keep_empty_features=True),
         StandardScaler(),
-        FunctionTransformer(_soft_clip, feature_names_out="one-to-one"),
+        FunctionTransformer(soft_clip, feature_names_out="one-to-one"),
     )
     both = FeatureUnion(
         [("values", values), ("missing", MissingIndicator(error_on_new=False))],
         verbose_feature_names_out=False,
     )
-    return make_pipeline(FunctionTransformer(_as_floats, feature_names_out="one-to-one"), both)
+    return make_pipeline(FunctionTransformer(as_floats, feature_names_out="one-to-one"), both)
 
 
-def _as_floats(X):
+def as_floats(X):
     """An array of objects as floats; anything else as it is."""
     return X.astype(float) if isinstance(X, np.ndarray) and X.dtype == object else X
 
 
-def _soft_clip(X):
+def soft_clip(X):
     """x / sqrt(1 + (x / 3)^2): outliers come to rest at 3 standard deviations."""
     return X / np.sqrt(1 + (X / 3) ** 2)
 

@@ -1,4 +1,5 @@
 import os
+from importlib.util import find_spec
 
 # workers beside each other get in each other's way with several threads; numpy reads this on import
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -11,6 +12,21 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import numpy as np
 import pytest
 import torch
+
+# packages that examples in docstrings need, by the beginning of the example's name
+EXTRAS = {
+    "sk_deq.export.files": "safetensors",
+    "sk_deq.export.onnx": "skl2onnx",
+    "sk_deq.dask": "distributed",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs an extra that is not installed."""
+    for item in items:
+        for name, package in EXTRAS.items():
+            if item.name.startswith(name) and find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"needs {package}"))
 
 
 @pytest.fixture

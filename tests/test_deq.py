@@ -583,7 +583,7 @@ def test_a_pickle_from_a_second_gpu_loads_where_there_is_one_or_none(monkeypatch
     X, y = IRIS
     model = DEQClassifier(**SMALL).fit(X, y)
     expected = model.predict_proba(X)
-    state = model.__getstate__()
+    state = model._state()
     state |= {"device_": "cuda:1", "_devices": {"module_": "cuda:1"}}  # as fitted on such a machine
     moved = []
     monkeypatch.setattr("sk_deq._base._moved", lambda value, to: moved.append(to) or value)

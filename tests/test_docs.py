@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 GENERATED = "sg_execution_times"  # by sphinx-gallery, where the documentation was built
 PAGES = sorted(page for page in DOCS.glob("*.rst") if page.stem != GENERATED)
 MODULES = ["", ".kernels", ".theory", ".modules", ".inspection", ".pipelines", ".datasets"]
+MODULES += [".export", ".dask"]
 
 # numpydoc's codes. What is left out: the summary on the second line (GL01), an extended summary
 # (ES01), See Also (SA01), capitals before a symbol (PR08, RT04), and names of returned values

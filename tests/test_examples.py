@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 PAGES_WITH_CODE = [
     "README.md",
-    *(f"docs/{p}.rst" for p in ("index", "getting_started", "user_guide", "tabular")),
+    *(f"docs/{p}.rst" for p in ("index", "getting_started", "user_guide", "tabular", "deployment")),
 ]
+NEEDS = {"docs/deployment.rst": ("safetensors", "skops", "skl2onnx", "onnxruntime", "distributed")}
 
 
 def run(*command, cwd, **environment):
@@ -45,6 +46,8 @@ def test_example(path, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_code_blocks(page, tmp_path):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package, reason=f"the page needs {package}")
     page = ROOT / page
     blocks = python_blocks(page.read_text(), page)
     assert blocks

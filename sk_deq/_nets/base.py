@@ -329,9 +329,9 @@ class BaseNetwork(DEQEstimator):
         """The network's outputs for unscaled rows X, a tensor (n_samples, n_outputs)."""
         return forward_in_passes(self.module_, scaled_rows(self.module_, self._scaler, X))
 
-    def __getstate__(self):
+    def _state(self):
         """Leave the optimiser out."""
-        return {**super().__getstate__(), "_net": None}
+        return {**super()._state(), "_net": None}
 
 
 @contextmanager

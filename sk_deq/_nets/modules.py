@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import (
 from torch import nn
 
 from .._base import DEQ_CONSTRAINTS
+from .._state import storable
 from .._theory.activations import get_activation
 from .._theory.layers import resolve_layers
 from .._theory.spec import deq_spec, resolve_input_var
@@ -71,6 +72,7 @@ def _move(module, device, dtype):
     module.to(device=like.device, dtype=like.dtype)
 
 
+@storable
 class DEQ(nn.Module):
     r"""Features of a deep equilibrium model: the fixed point of a layer that feeds itself.
 
@@ -302,6 +304,7 @@ class DEQ(nn.Module):
         warn_unconverged(solved, stage=stage, tol=self.tol, max_iter=self.max_iter)
 
 
+@storable
 class ExplicitNetwork(nn.Module):
     r"""Features of an explicit network, initialised as the theory has it.
 

@@ -9,12 +9,14 @@ from .._scaling import InputScaler
 from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, OF_NETWORKS, resolve
 from .._search.encodings import ENCODINGS, Encoding, weighted
 from .._search.search import Choice, search_kernel
+from .._state import storable
 from .._torch import make_generator
 
 # of a DEQ, but for its kernel: a network's is the conjugate kernel until it is trained
 NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
 
 
+@storable
 @dataclass(frozen=True)
 class Preparation:
     """Rows as a network takes them.

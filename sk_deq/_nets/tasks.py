@@ -6,6 +6,7 @@ import torch
 
 from .._array_api import class_weights, encode_labels
 from .._solve.calibration import fit_temperature
+from .._state import storable
 from .._torch import on_cpu, to_tensor
 from .readout import solve_left_out, solve_logistic, solve_ridge
 
@@ -26,6 +27,7 @@ def hits(output, target):
     return (output.argmax(1) == labels).sum()
 
 
+@storable
 @dataclass(frozen=True)
 class Classification:
     """Logits of classes.
@@ -87,6 +89,7 @@ class Classification:
         return factor * weights, factor * bias
 
 
+@storable
 @dataclass(frozen=True)
 class Regression:
     """Standardised targets.

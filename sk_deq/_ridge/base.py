@@ -1,14 +1,15 @@
 """What the two kernel ridge estimators share: parameters, and predictions in batches."""
 
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from .._array_api import to_namespace_of
+from .._array_api import float_dtypes, rows_of, to_namespace_of
 from .._base import DEQEstimator, forget
 from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
@@ -16,6 +17,7 @@ from .._search.encodings import ENCODINGS
 from .._theory.spec import KERNELS
 from .._torch import own_modes, resolve_dtype, to_tensor
 from .fit import RidgeConfig
+from .stream import begin_stream, part_of, solved
 
 _BATCH = 2**24  # entries of the kernel that predict computes at once
 _AUTO = StrOptions({"auto"})
@@ -38,6 +40,7 @@ class BaseKernelRidge(DEQEstimator):
         "feature_weights": [_AUTO, None],
         "method": [StrOptions({"exact", "high_dim"})],
         "solver": [StrOptions({"auto", "eigh", "cholesky", "cg", "nystroem"})],
+        "landmarks": ["array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -52,7 +55,7 @@ class BaseKernelRidge(DEQEstimator):
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
-        method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
@@ -61,6 +64,7 @@ class BaseKernelRidge(DEQEstimator):
         self.hyperparameters, self.encoding = hyperparameters, encoding
         self.feature_weights = feature_weights
         self.method, self.solver, self.n_components, self.tol = method, solver, n_components, tol
+        self.landmarks = landmarks
         self.max_iter, self.device, self.dtype = max_iter, device, dtype
         self.predict_batch_size, self.random_state = predict_batch_size, random_state
 
@@ -70,6 +74,10 @@ class BaseKernelRidge(DEQEstimator):
         given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
         if self.input_var is None:
             del given["input_var"]
+        landmarks = self.landmarks
+        if landmarks is not None:
+            landmarks = validate_data(self, landmarks, dtype=float_dtypes(landmarks), reset=False)
+            landmarks = rows_of(landmarks)
         return RidgeConfig(
             classify=classify, given=given, alphas=_alphas(self.alpha),
             listed=np.ndim(self.alpha) > 0, search=self.hyperparameters == "loo",
@@ -78,6 +86,7 @@ class BaseKernelRidge(DEQEstimator):
             method=self.method, solver=self.solver, n_components=self.n_components, tol=self.tol,
             max_iter=self.max_iter,
             device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
+            landmarks=landmarks,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )  # fmt: skip
 
@@ -98,7 +107,7 @@ class BaseKernelRidge(DEQEstimator):
         def back(tensor):
             return to_namespace_of(like, tensor)
 
-        forget(self, "search_results_", "alphas_", "validation_errors_")
+        forget(self, "search_results_", "alphas_", "validation_errors_", "_stream")
         kernel, solution = fitted.rows.kernel, fitted.solution
         dual_coef, intercept = solution.dual_coef, solution.intercept
         if flat:
@@ -119,6 +128,33 @@ class BaseKernelRidge(DEQEstimator):
             alphas, errors = fitted.path
             self.alphas_, self.validation_errors_ = back(errors.new_tensor(alphas)), back(errors)
 
+    def _add_chunk(self, X, targets, weight, like, flat):
+        """Account for the rows of one more chunk, and set the attributes of all so far."""
+        if self.method != "exact":
+            raise ValueError("partial_fit needs method='exact'.")
+        config = self._config(like, classify=hasattr(self, "class_weight"))
+        stream = getattr(self, "_stream", None)
+        if stream is not None and stream.center.shape[0] != targets.shape[1]:
+            raise ValueError(
+                f"y has {targets.shape[1]} outputs, the first chunk had {stream.center.shape[0]}."
+            )
+        rows = rows_of(X), targets, weight
+        stream = begin_stream(*rows, config) if stream is None else stream
+        stream = stream.plus(part_of(stream, *rows, config.classify))
+        fitted = solved(stream, config.classify)
+        self._keep(fitted, like, config.device, flat=flat)
+        self._stream = stream
+        return fitted
+
+    @contextmanager
+    def _chunk(self):
+        """Name the chunk in the errors of what is done with it."""
+        number = self._stream.n_chunks + 1 if hasattr(self, "_stream") else 1
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"Chunk {number} of partial_fit: {error}") from error
+
     @own_modes(grad=False)
     def _decision(self, X, method):
         """K(X, X_fit_) dual_coef_ + intercept_ in batches of rows, and the kind of array it is for.
@@ -134,6 +170,16 @@ class BaseKernelRidge(DEQEstimator):
         for start in range(0, len(X), size):
             out[start : start + size] = fitted.matrix(X[start : start + size]) @ dual_coef
         return out.add_(intercept), origin
+
+
+def takes_chunks(estimator):
+    """Whether an estimator has partial_fit, by its solver."""
+    if estimator.solver != "nystroem":
+        raise AttributeError(
+            f"partial_fit needs solver='nystroem', got solver={estimator.solver!r}: other solvers "
+            "need all rows at once."
+        )
+    return True
 
 
 def _alphas(alpha):

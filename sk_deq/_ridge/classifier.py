@@ -3,6 +3,7 @@
 import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -20,7 +21,7 @@ from .._array_api import (
 from .._base import all_or_nothing, forget
 from .._callbacks import begin_fit
 from .._solve.calibration import class_probabilities, fit_temperature
-from .base import BaseKernelRidge
+from .base import BaseKernelRidge, takes_chunks
 from .fit import fit_ridge
 
 
@@ -83,6 +84,9 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     n_components : int, default=None
         Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
         "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    landmarks : array-like of shape (n_landmarks, n_features), default=None
+        Rows that "nystroem" and "cg" take as landmarks, instead of some of X. The scale of the
+        input is then measured on them, so that it does not depend on what is fitted.
     tol : float, default=1e-6
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
@@ -205,17 +209,17 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
-        method="exact", solver="auto", n_components=None, tol=1e-6, max_iter=300,
+        method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
         class_weight=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         super().__init__(
             alpha, kernel=kernel, activation=activation, recurrent_var=recurrent_var,
             input_var=input_var, bias_var=bias_var, center=center, input_scaling=input_scaling,
-            hyperparameters=hyperparameters, encoding=encoding,
-            feature_weights=feature_weights, method=method,
-            solver=solver, n_components=n_components, tol=tol, max_iter=max_iter, device=device,
-            dtype=dtype, predict_batch_size=predict_batch_size, random_state=random_state,
+            hyperparameters=hyperparameters, encoding=encoding, feature_weights=feature_weights,
+            method=method, solver=solver, n_components=n_components, landmarks=landmarks, tol=tol,
+            max_iter=max_iter, device=device, dtype=dtype, predict_batch_size=predict_batch_size,
+            random_state=random_state,
         )  # fmt: skip
         self.class_weight = class_weight
 
@@ -253,18 +257,73 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         config = self._config(like, classify=True)
         fitted = fit_ridge(rows_of(X), targets, weight, config)
         self._keep(fitted, like, config.device, flat=targets.shape[1] == 1)
+        self._calibrate(classes, fitted)
+        task.end()
+        return self
+
+    @available_if(takes_chunks)
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Account for a chunk of rows, by sums over rows that do not depend on the chunks.
+
+        Only with ``solver="nystroem"``. The first call settles the kernel, by its search, and the
+        landmarks, if none are given; given `landmarks` and DEQ parameters, the result is that of
+        one fit. Each call chooses alpha anew where there are several candidates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of this chunk; dense.
+        y : array-like of shape (n_samples,)
+            Labels: numbers or strings.
+        classes : array-like of shape (n_classes,), default=None
+            All the classes of all the calls; needed in the first call if y lacks any.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; an integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self : DEQKernelRidgeClassifier
+
+        Raises
+        ------
+        ValueError
+            If the chunk cannot be used; the message says which one it was, and the estimator is as
+            it was before it.
+        """
+        with self._chunk():
+            first = not hasattr(self, "_stream")
+            X, y = validate_data(self, X, y, dtype=float_dtypes(X), reset=first)
+            check_classification_targets(y)
+            y = column_or_1d(y, warn=True)
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "class_weight='balanced' needs all rows at once; give a dict of weights."
+                )
+            if not first:
+                classes = self.classes_
+            elif classes is not None:
+                classes = unique_labels(column_or_1d(classes))
+            like, weight = prototype(X), self._weights(sample_weight, X)
+            classes, targets, weight = self._targets(y, weight, classes)
+            flat = targets.shape[1] == 1
+            fitted = self._add_chunk(X, targets, weight, like, flat)
+            self._calibrate(classes, fitted)
+        return self
+
+    def _calibrate(self, classes, fitted):
+        """Set the classes, and what the probabilities need."""
         self.classes_ = classes
         forget(self, "temperature_")
         if classes.shape[0] > 1:
             self.temperature_ = fit_temperature(*fitted.out_of_sample)
-        task.end()
-        return self
 
-    def _targets(self, y, weight):
+    def _targets(self, y, weight, classes=None):
         """Classes; +1 and -1, one column for two classes; weights times those of the classes."""
         positive = weight > 0
         y = take(y, positive)
-        classes = unique_labels(y)
+        classes = unique_labels(y) if classes is None else classes
         labels = encode_labels(y, classes).to(weight.device)
         n_classes = classes.shape[0]
         indicators = weight.new_zeros(len(weight), n_classes)

@@ -13,6 +13,7 @@ from .._search.search import MAX_ROWS, Choice, search_kernel
 from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from .._state import storable
 from .kernel import FittedRows, row_kernel
 from .rows import TrainingRows
 
@@ -47,6 +48,8 @@ class RidgeConfig:
     device : str
     dtype : torch.dtype
     seed : int
+    landmarks : ndarray or tensor of shape (m, n_features), default=None
+        Rows whose functions are fitted, by "nystroem" or "cg"; the scale is measured on them.
     """
 
     classify: bool
@@ -64,8 +67,10 @@ class RidgeConfig:
     device: str
     dtype: torch.dtype
     seed: int
+    landmarks: object = None
 
 
+@storable
 @dataclass(frozen=True)
 class FittedRidge:
     """A fitted kernel ridge: f(x) = k(x, rows) @ solution.dual_coef + solution.intercept.
@@ -119,7 +124,10 @@ def fit_ridge(X, y, w, config):
     choice, searched = _choose_kernel(rows, config, solver)
     if solver != "nystroem":  # which leaves X where it is
         rows = rows.distinct()
-    kernel = row_kernel(rows.X, rows.w, choice, config.method, config.device, config.dtype)
+    measured = rows.X, rows.w
+    if config.landmarks is not None:  # so that chunks of rows are scaled alike
+        measured = config.landmarks, torch.ones(len(config.landmarks), dtype=w.dtype)
+    kernel = row_kernel(*measured, choice, config.method, config.device, config.dtype)
     alphas = config.alphas
     if alphas is None:
         level = kernel.mean_diagonal(rows.X, rows.w)
@@ -173,8 +181,12 @@ def choose_solver(config, n_distinct):
             "diagonal of its own. Use solver='eigh' or 'cholesky', or KernelMatcher with a "
             "linear model."
         )
+    if config.landmarks is not None and solver not in ("auto", "nystroem", "cg"):
+        raise ValueError(f"landmarks need solver='nystroem' or 'cg', got {solver!r}.")
     if solver != "auto":
         return SolverChoice(solver, "given")
+    if config.landmarks is not None:
+        return SolverChoice("nystroem", "landmarks were given")
     if alphas is None:
         exact = ["cholesky"] if config.search else ["eigh", "cholesky"]
     else:
@@ -252,11 +264,12 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
     landmarks, held_out = landmarks_and_held_out(
         rows.keys, w > 0, config.n_components or _N_COMPONENTS[solver], validate
     )
-    m = len(landmarks)
+    chosen = take(X, landmarks) if config.landmarks is None else config.landmarks
+    m = len(chosen)
     features = m * (len(X) if solver == "cg" else 3 * tile_rows(m))
     remedy = f"Use n_components < {m} or dtype='float32'."
     _require_memory(8 * m**2 + features, len(X), solver, config, remedy)
-    landmarks = FittedRows(kernel, take(X, landmarks))
+    landmarks = FittedRows(kernel, chosen)
     features = Features(kernel.matrix, landmarks.scaled)
     if solver == "nystroem":
 

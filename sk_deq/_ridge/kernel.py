@@ -6,6 +6,7 @@ import torch
 
 from .._scaling import InputScaler, row_norms
 from .._search.encodings import Encoding, weighted
+from .._state import storable
 from .._theory.engine import kernel_diagonal, kernel_matrix
 from .._theory.four_numbers import (
     KernelCoefficients,
@@ -20,6 +21,7 @@ from .._torch import on_cpu, present_device, to_tensor
 _TILE = 2**13  # rows whose norms or diagonals are computed at once
 
 
+@storable
 @dataclass(frozen=True)
 class RowKernel:
     """k(x, x') of rows in the units of the training data; made by `row_kernel`.
@@ -98,6 +100,7 @@ def row_kernel(X, w, choice, method, device, dtype):
     return RowKernel(encoding, scale, scaler, pair, numbers, tau0, device, dtype)
 
 
+@storable
 class FittedRows:
     """The rows that predictions compare with: scaled once, and again only where a pickle is loaded.
 

@@ -2,13 +2,14 @@
 
 import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from .._array_api import float_dtypes, prototype, rows_of, to_namespace_of
 from .._base import all_or_nothing
 from .._callbacks import begin_fit
 from .._torch import to_tensor
-from .base import BaseKernelRidge
+from .base import BaseKernelRidge, takes_chunks
 from .fit import fit_ridge
 
 
@@ -72,6 +73,9 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
     n_components : int, default=None
         Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
         "cg", of its preconditioner; None means 1,000. Other solvers do not use it.
+    landmarks : array-like of shape (n_landmarks, n_features), default=None
+        Rows that "nystroem" and "cg" take as landmarks, instead of some of X. The scale of the
+        input is then measured on them, so that it does not depend on what is fitted.
     tol : float, default=1e-6
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
@@ -203,6 +207,45 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         fitted = fit_ridge(rows_of(X), targets, weight, config)
         self._keep(fitted, like, config.device, flat=y.ndim == 1)
         task.end()
+        return self
+
+    @available_if(takes_chunks)
+    @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
+    def partial_fit(self, X, y, sample_weight=None):
+        """Account for a chunk of rows, by sums over rows that do not depend on the chunks.
+
+        Only with ``solver="nystroem"``. The first call settles the kernel, by its search, and the
+        landmarks, if none are given; given `landmarks` and DEQ parameters, the result is that of
+        one fit. Each call chooses alpha anew where there are several candidates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of this chunk; dense.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; an integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self : DEQKernelRidge
+
+        Raises
+        ------
+        ValueError
+            If the chunk cannot be used; the message says which one it was, and the estimator is as
+            it was before it.
+        """
+        with self._chunk():
+            X, y = validate_data(
+                self, X, y, dtype=float_dtypes(X), multi_output=True, y_numeric=True,
+                reset=not hasattr(self, "_stream"),
+            )  # fmt: skip
+            like, weight = prototype(X), self._weights(sample_weight, X)
+            targets = to_tensor(y, dtype=torch.float64, device=weight.device)
+            self._add_chunk(X, targets.reshape(y.shape[0], -1), weight, like, flat=y.ndim == 1)
         return self
 
     def predict(self, X):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .._state import storable
+
 ENCODINGS = ("quantile", "bins", "plain")  # in this order
 MAX_NUMBERS = 100  # numeric columns that are encoded; more are pixels or spectra
 _N_BINS = 4
@@ -19,6 +21,7 @@ _MAX_KNOTS = 256  # of a normal score
 _RARE = 5  # rows in which a column leaves its most frequent value, to have a weight of its own
 
 
+@storable
 @dataclass(frozen=True)
 class Encoding:
     """Columns that are added to those of a table; made by `fit_encodings`.

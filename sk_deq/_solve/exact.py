@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from scipy.linalg import LinAlgWarning
 
+from .._state import storable
 from .._warn import warn
 from .leave_one_out import eigh_path, left_out_residuals, mean_square, project
 
 
+@storable
 @dataclass(frozen=True)
 class Solution:
     """A fitted kernel ridge model and what was predicted out of sample on the way.

@@ -8,10 +8,13 @@ The normal equations in R^T c need only sums over rows, sum_i w_i phi_i phi_i^T 
 rows pass by in tiles, and memory is that of a few m x m matrices, however many rows there are.
 """
 
+from dataclasses import replace
+
 import torch
 from scipy.linalg import LinAlgWarning
 
 from .._row_keys import smallest_keys
+from .._state import storable
 from .._warn import warn
 from .exact import Solution, best_candidate
 
@@ -96,6 +99,7 @@ class Features:
         return torch.linalg.solve_triangular(self.factor.T, beta, upper=True)
 
 
+@storable
 class Sums:
     """Weighted sums over rows, in float64: all that the least-squares problem depends on."""
 
@@ -121,10 +125,12 @@ class Sums:
         self.weight += w.sum()
         self.squares += w @ y.square().sum(1)
 
-    def merge(self, other):
-        """Account for the rows of other sums too."""
-        for name, value in vars(other).items():
-            getattr(self, name).add_(value)
+    def merged(self, other):
+        """The Sums over these rows and those of other sums."""
+        both = Sums.__new__(Sums)
+        for name, value in vars(self).items():
+            setattr(both, name, value + getattr(other, name))
+        return both
 
     def ridge(self, alpha):
         """Coefficients (m, n_outputs) of the features, and the constant (n_outputs,)."""
@@ -183,42 +189,70 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None):
         Its predictions are those of the held-out rows by the model of all others.
     """
     center = w @ y / w.sum()
+    sums = accumulate(features, rows, y - center, w, held_out)
+    solution, (beta, constant) = solve_sums(features, sums, alphas, center)
+    if held_out is None:
+        return solution
+    index = torch.nonzero(held_out)[:, 0]
+    size = tile_rows(max(features.landmarks.shape))
+    coef = features.dual_coef(beta).to(features.landmarks)
+    predictions = torch.cat(
+        [
+            (features.kernel(rows(part), features.landmarks) @ coef).double() + constant
+            for part in index.split(size)
+        ]
+    ) + center.to(coef.device)
+    return replace(solution, predictions=predictions, rows=index)
+
+
+def accumulate(features, rows, y, w, held_out=None):
+    """Pass over rows once: the Sums of those that are not held out, and of those that are.
+
+    As for `solve_nystroem`, y less a constant; a list of one if `held_out` is None, else of two.
+    """
     device = features.landmarks.device
     sums = [Sums(len(features), y.shape[1], device) for _ in range(1 if held_out is None else 2)]
     size = tile_rows(max(features.landmarks.shape))
     for start in range(0, len(y), size):
         tile = slice(start, start + size)
         phi = features(rows(tile))
-        targets, weight = (y[tile] - center).to(device), w[tile].to(device)
+        targets, weight = y[tile].to(device), w[tile].to(device)
         for side, part in enumerate(sums):
             if held_out is None:
                 part.add(phi, targets, weight)
             else:
                 mine = (held_out[tile] == bool(side)).to(device)
                 part.add(phi[:, mine], targets[mine], weight[mine])
-    errors = predictions = index = None
-    alpha = alphas[0]
-    if held_out is not None:
+    return sums
+
+
+def solve_sums(features, sums, alphas, center):
+    """The Solution of all the rows, and coefficients and constant from those not held out.
+
+    The alpha is the one with the least error on the held-out rows, where there are some.
+
+    Parameters
+    ----------
+    features : Features
+    sums : list of Sums
+        See `accumulate`.
+    alphas : list of float
+    center : tensor of shape (n_outputs,)
+        What was subtracted from the targets.
+    """
+    errors, alpha, total = None, alphas[0], sums[0]
+    candidate = None
+    if len(sums) > 1:
         candidates = [sums[0].ridge(a) for a in alphas]
         errors = torch.stack([sums[1].error(*candidate) for candidate in candidates])
         best = best_candidate(errors)
-        alpha = alphas[best]
-        beta, constant = candidates[best]
-        index = torch.nonzero(held_out)[:, 0]
-        coef = features.dual_coef(beta).to(features.landmarks)
-        predictions = torch.cat(
-            [
-                (features.kernel(rows(part), features.landmarks) @ coef).double() + constant
-                for part in index.split(size)
-            ]
-        ) + center.to(device)
-        sums[0].merge(sums[1])
-    beta, constant = sums[0].ridge(alpha)
-    return Solution(
+        alpha, candidate = alphas[best], candidates[best]
+        total = sums[0].merged(sums[1])
+    beta, constant = total.ridge(alpha)
+    solution = Solution(
         dual_coef=features.dual_coef(beta).to(features.landmarks),
         intercept=(constant.cpu() + center).to(features.landmarks),
         alpha=float(alpha),
         errors=errors,
-        predictions=predictions,
-        rows=index,
     )
+    return solution, candidate or (beta, constant)

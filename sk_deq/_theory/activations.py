@@ -7,9 +7,18 @@ from functools import lru_cache
 
 import torch
 
+from .._state import refusal, storable
 from . import duals
 
 
+def _stored_name(activation):
+    """The name that stands for an activation of the registry."""
+    if ACTIVATIONS.get(activation.name) is not activation:
+        raise refusal(activation.fn, "activation")
+    return activation.name
+
+
+@storable(write=_stored_name, read=lambda name: ACTIVATIONS[name])
 @dataclass(frozen=True)
 class Activation:
     """An elementwise activation phi and what the theory needs to know of it.

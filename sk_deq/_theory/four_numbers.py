@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 
 from .._row_keys import row_keys
+from .._state import storable
 from .expectations import moments, slope_square
 
 
+@storable
 class KernelCoefficients(NamedTuple):
     """The four numbers of a kernel.
 

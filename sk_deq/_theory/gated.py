@@ -17,6 +17,7 @@ from functools import cached_property
 
 import torch
 
+from .._state import storable
 from .._torch import single_thread
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
 from .expectations import FLOOR, gaussian_rule, hermite_coefficients
@@ -24,7 +25,7 @@ from .pair import DEQPairKernel
 
 _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
 _N_NODES = 12
-_OCTAVES = 2  # of norms outside those of fit that one table of factors serves
+OCTAVES = 2  # of norms outside those of fit that one table of factors serves
 _OFFSET = 1000  # makes the index of such a range positive
 _MAX_SPANS = 16  # that are kept: their tables take a few megabytes each
 _TERM_TOLERANCE, _GROUP_TOLERANCE = 1e-6, 3e-6  # shares of the trace that may be left out
@@ -79,6 +80,7 @@ class _Span:
         return out
 
 
+@storable
 @dataclass(frozen=True)
 class GatedNetwork:
     """The activations sigma_j(t; n) of the exact one-hidden-layer match; see `exact_match`.
@@ -120,7 +122,7 @@ class GatedNetwork:
         if low < high or not self.pair.homogeneous:
             slack = _SAME_NORM if low == high else 0.0
             outside = (norms < low * (1 - slack)) | (norms > high * (1 + slack))
-            octave = torch.log2(norms.clamp_min(FLOOR)).div(_OCTAVES, rounding_mode="floor").long()
+            octave = torch.log2(norms.clamp_min(FLOOR)).div(OCTAVES, rounding_mode="floor").long()
             index = torch.where(outside, octave + _OFFSET, 0)
         for k in index.unique().tolist():
             rows = torch.nonzero(index == k)[:, 0]
@@ -134,14 +136,32 @@ class GatedNetwork:
         if span is None:
             norm_range, factors = self.norm_range, self.factors
             if index:
-                start = (index - _OFFSET) * _OCTAVES
-                norm_range = self._stable_part(2.0**start, 2.0 ** (start + _OCTAVES))
+                start = (index - _OFFSET) * OCTAVES
+                norm_range = self._stable_part(2.0**start, 2.0 ** (start + OCTAVES))
                 factors = self._extended(scale_nodes(norm_range, _N_NODES))
             span = _Span(norm_range, factors, self.pair.homogeneous, self.cut)
         self._spans[index] = span
         for oldest in list(self._spans)[:-_MAX_SPANS]:
             self._spans.pop(oldest, None)
         return span
+
+    def pieces(self, factor):
+        """The activations for norms up to `factor` times beyond those of fit: (low, high, span).
+
+        First that of fit; then those of ranges of octaves, which serve norms outside it.
+        """
+        low, high = self.norm_range
+        slack = _SAME_NORM if low == high else 0.0
+        found = [(low * (1 - slack), high * (1 + slack), self._span(0))]
+        if self.pair.homogeneous:
+            return found
+        first, last = (math.floor(math.log2(n) / OCTAVES) for n in (low / factor, high * factor))
+        for octave in range(first, last + 1):
+            ends = 2.0 ** (octave * OCTAVES), 2.0 ** ((octave + 1) * OCTAVES)
+            stable = self.pair.stable(torch.tensor(ends, dtype=torch.float64)).all()
+            if stable and not low <= ends[0] < ends[1] <= high:
+                found.append((*ends, self._span(octave + _OFFSET)))
+        return found
 
     def _stable_part(self, low, high):
         """The part of a range of norms, from that of fit on, where there is a fixed point."""
@@ -205,8 +225,8 @@ class GatedNetwork:
         return (values * weight) @ _hermite(xi, 2 * gates.shape[2]).T
 
     def apply(self, t, gates):
-        """sigma_j(t; n) for one group, t (n_points,), gates (n_terms,)."""
-        return gates @ _hermite(t.clamp(-self.cut, self.cut), len(gates))
+        """sigma_j(t; n) for one group, t (n_points,), gates (.., n_terms): (.., n_points)."""
+        return gates @ _hermite(t.clamp(-self.cut, self.cut), gates.shape[-1])
 
 
 @single_thread()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._state import storable
 from . import duals
 from .activations import Activation, get_activation
 from .duality import dual_function
@@ -13,6 +14,22 @@ from .expectations import FLOOR, centring_shift, moments, require_in_range, slop
 from .pair import PairKernel
 
 
+def _stored(layer):
+    """What a Layer is made from: closures are not stored, parameters are."""
+    return {**vars(layer), "activation": None if _is_made(layer) else layer.activation}
+
+
+def _restored(state):
+    if state["activation"] is None:
+        return _LAYERS[state["family"]](*state["parameters"], state["scale"])
+    return Layer(**state)
+
+
+def _is_made(layer):
+    return layer.family in _LAYERS and bool(layer.parameters)
+
+
+@storable(write=_stored, read=_restored)
 @dataclass(frozen=True)
 class Layer:
     """An activation of an explicit network, centred: t -> activation(t) - offset.
@@ -46,7 +63,7 @@ class Layer:
     parameters: tuple = ()
 
     def __reduce__(self):
-        if self.family in _LAYERS and self.parameters:  # closures do not pickle; parameters do
+        if _is_made(self):  # closures do not pickle; parameters do
             return _LAYERS[self.family], (*self.parameters, self.scale)
         return super().__reduce__()
 

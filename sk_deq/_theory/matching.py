@@ -14,6 +14,7 @@ from scipy.optimize import least_squares
 from scipy.special import erf, erfc
 from sklearn.exceptions import ConvergenceWarning
 
+from .._state import storable
 from .._warn import warn
 from .four_numbers import KernelCoefficients, LayerMoments, recursion
 from .layers import hard_tanh_layer, hermite_layer, leaky_relu_layer
@@ -21,6 +22,7 @@ from .layers import hard_tanh_layer, hermite_layer, leaky_relu_layer
 _N_STARTS = 40
 
 
+@storable
 class MatchResult(NamedTuple):
     """What `match_explicit` found.
 

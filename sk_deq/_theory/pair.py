@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._state import storable
 from .._warn import warn
 from .duality import dual_function, dual_series
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
@@ -57,6 +58,7 @@ class PairKernel(Protocol):
         return None
 
 
+@storable
 @dataclass(frozen=True)
 class DEQPairKernel(PairKernel):
     """A kernel of the infinitely wide DEQ as a PairKernel; its cosines may be complex, below 1."""

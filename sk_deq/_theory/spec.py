@@ -17,6 +17,7 @@ from numbers import Real
 import numpy as np
 import torch
 
+from .._state import storable
 from .._torch import single_thread
 from .activations import Activation, get_activation, rise
 from .expectations import FLOOR, moments, require_in_range, slope_square
@@ -29,6 +30,7 @@ class NoFixedPointError(ValueError):
     """A row has no stable fixed point."""
 
 
+@storable
 @dataclass(frozen=True)
 class DEQSpec:
     """A validated DEQ specification; make it with `deq_spec`."""

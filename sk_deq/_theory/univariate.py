@@ -90,11 +90,11 @@ class UnivariateKernel:
         self.mu = float(moments(self.spec.activation, one).mean)
         low, high = (float(sign - self.spec.recurrent_var * self._dual(sign * one)[0])
                      for sign in (-1, 1))  # fmt: skip
-        self._middle, self._half = (low + high) / 2, (high - low) / 2
+        self._middle, self.half = (low + high) / 2, (high - low) / 2
         self.table = AngularTable(self._functions)
 
     def _functions(self, x):
-        c = self._middle + self._half * x
+        c = self._middle + self.half * x
         solved = solve_correlation(self._dual, 0.0, self.spec.recurrent_var, c, torch.ones_like(c))
         return torch.stack(self._parts(*solved))
 
@@ -105,14 +105,19 @@ class UnivariateKernel:
             return G / gain, 1 / gain
         return (G if self.kernel == "ck" else G + rho * D / gain,)
 
+    @property
+    def quadratic(self):
+        """a and b of a s^2 + 2 b s = c, see `deviations`."""
+        spec = self.spec
+        a = 1 - spec.recurrent_var * float(self._dual(torch.ones(1, dtype=torch.float64))[0])
+        return a, spec.recurrent_var * spec.mean * self.mu
+
     def deviations(self, norms):
         """s of rows with these norms: s^2 = sigma_a^2 E (phi - m)^2 + sigma_b^2 n^2 + sigma_bias^2.
 
         A quadratic equation here, for E phi^2 is kappa(1) s^2.
         """
-        spec, m = self.spec, self.spec.mean
-        a = 1 - spec.recurrent_var * float(self._dual(torch.ones(1, dtype=torch.float64))[0])
-        b = spec.recurrent_var * m * self.mu
+        spec, m, (a, b) = self.spec, self.spec.mean, self.quadratic
         c = spec.recurrent_var * m * m + spec.input_var * norms**2 + spec.bias_var
         return (((b * b + a * c).sqrt() - b) / a).clamp_min(FLOOR)
 
@@ -129,12 +134,12 @@ class UnivariateKernel:
         q = spec.mean / s - self.mu
         columns = [(spec.bias_var**0.5 / s)[:, None], (spec.recurrent_var**0.5 * q)[:, None]]
         scaled = unit * (spec.input_var**0.5 * norms / s)[:, None].to(unit)
-        return torch.cat([scaled, *(column.to(unit) for column in columns)], 1) / self._half**0.5
+        return torch.cat([scaled, *(column.to(unit) for column in columns)], 1) / self.half**0.5
 
     @property
     def offset(self):
         """See `coordinates`."""
-        return -(self.spec.recurrent_var * self.mu**2 + self._middle) / self._half
+        return -(self.spec.recurrent_var * self.mu**2 + self._middle) / self.half
 
     def factors(self, s, like):
         """s and s q as columns."""

@@ -1,0 +1,211 @@
+"""Kernel ridges on dask collections."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from .._array_api import prototype, to_numpy
+from .._base import all_or_nothing
+from .._ridge.classifier import DEQKernelRidgeClassifier as LocalDEQKernelRidgeClassifier
+from .._ridge.regressor import DEQKernelRidge as LocalDEQKernelRidge
+from .._ridge.stream import begin_stream, solved
+from .chunks import (
+    Indicators,
+    labels_of,
+    part_of_chunk,
+    sample_of,
+    smallest_of,
+    sum_of,
+    targets_of,
+    tree,
+    union_of,
+)
+from .lazy import Lazy, as_array, chunks_of, documented_like
+
+_SAMPLE = 2000  # rows that choose the kernel; and landmarks, unless another number is asked for
+
+
+class LazyRidge(Lazy):
+    """A kernel ridge that is fitted to the chunks of dask collections."""
+
+    def _fit_chunks(self, X, y, sample_weight, encode):
+        """The FittedRidge of all chunks, with attributes set but for classes.
+
+        `encode` turns targets and weights of a chunk into tensors (n, n_outputs) and (n,).
+        """
+        from dask import delayed
+
+        self._validate_params()
+        if self.solver not in ("auto", "nystroem"):
+            raise ValueError(f"Chunks need solver='nystroem', got solver={self.solver!r}.")
+        X = as_array(X)
+        self.n_features_in_ = X.shape[1]
+        like = prototype(np.empty((1, X.shape[1])))
+        config = self._config(like, classify=hasattr(self, "class_weight"))
+        chunks = [(*chunk, encode) for chunk in chunks_of(X, y, sample_weight)]
+        n = max(_SAMPLE, config.n_components or 0)
+        samples = [delayed(sample_of)(chunk, n) for chunk in chunks]
+        _, rows, targets, weight = tree(delayed(smallest_of), samples, n).compute()
+        if not len(weight):
+            raise ValueError("All sample_weight are zero; at least one must be positive.")
+        rows = to_numpy(rows)
+        if config.landmarks is None:
+            config = replace(config, landmarks=rows[: config.n_components or _SAMPLE])
+        config = replace(config, solver="nystroem")
+        stream = begin_stream(rows, targets, weight, config)
+        begun = delayed(stream)
+        parts = [delayed(part_of_chunk)(begun, chunk, config.classify) for chunk in chunks]
+        fitted = solved(stream.plus(tree(delayed(sum_of), parts).compute()), config.classify)
+        self._keep(fitted, like, config.device, flat=np.ndim(y) == 1 and targets.shape[1] == 1)
+        return fitted
+
+
+@documented_like(LocalDEQKernelRidge)
+class DEQKernelRidge(LazyRidge, LocalDEQKernelRidge):
+    """Ridge regression with the kernel of a DEQ, on dask arrays and data frames.
+
+    As `sk_deq.DEQKernelRidge` with ``solver="nystroem"``, parameters and attributes included. The
+    2,000 rows with the smallest hashes choose the kernel and are the landmarks, unless
+    `n_components` or `landmarks` say otherwise: the result does not depend on how the rows are cut
+    into chunks. Given `landmarks` and DEQ parameters, it is that of the local estimator.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sk_deq.dask import DEQKernelRidge
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> X = da.from_array(X, chunks=(250, 3))
+    >>> model = DEQKernelRidge(n_components=100).fit(X, da.sin(X[:, 0]))
+    >>> model.predict(X)
+    dask.array<..., shape=(1000,), dtype=float64, chunksize=(250,), ...>
+    """
+
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None):
+        """Fit.
+
+        Parameters
+        ----------
+        X : dask array or data frame of shape (n_samples, n_features)
+            Training rows.
+        y : dask array, series or data frame, or array-like, of shape (n_samples,) or \
+(n_samples, n_outputs)
+            Targets.
+        sample_weight : dask array or series, or array-like, of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : DEQKernelRidge
+        """
+        self._fit_chunks(X, y, sample_weight, targets_of)
+        return self
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : dask array or data frame, or array-like, of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : array of shape (n_samples,) or (n_samples, n_outputs)
+            A dask array, not yet computed, where X is a dask collection.
+        """
+        return self._lazily("predict", X)
+
+
+@documented_like(LocalDEQKernelRidgeClassifier)
+class DEQKernelRidgeClassifier(LazyRidge, LocalDEQKernelRidgeClassifier):
+    """Classification with the kernel of a DEQ, on dask arrays and data frames.
+
+    As `sk_deq.DEQKernelRidgeClassifier` with ``solver="nystroem"``, parameters and attributes
+    included; see `sk_deq.dask.DEQKernelRidge` for what is different.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sk_deq.dask import DEQKernelRidgeClassifier
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> y = np.where(X[:, 0] > X[:, 1], "more", "less")
+    >>> X, y = da.from_array(X, chunks=(250, 3)), da.from_array(y, chunks=250)
+    >>> model = DEQKernelRidgeClassifier(n_components=100).fit(X, y)
+    >>> bool((model.predict(X) == y).mean().compute() > 0.9)
+    True
+    """
+
+    @all_or_nothing
+    def fit(self, X, y, sample_weight=None):
+        """Fit.
+
+        Parameters
+        ----------
+        X : dask array or data frame of shape (n_samples, n_features)
+            Training rows.
+        y : dask array or series, or array-like, of shape (n_samples,)
+            Labels: numbers or strings.
+        sample_weight : dask array or series, or array-like, of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : DEQKernelRidgeClassifier
+        """
+        from dask import delayed
+
+        if self.class_weight == "balanced":
+            raise ValueError("class_weight='balanced' needs all rows; give a dict of weights.")
+        labels = [delayed(labels_of)(chunk) for chunk in chunks_of(as_array(X), y, sample_weight)]
+        classes = tree(delayed(union_of), labels).compute()
+        fitted = self._fit_chunks(X, y, sample_weight, Indicators(self.class_weight, classes))
+        self._calibrate(classes, fitted)
+        return self
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : dask array or data frame, or array-like, of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : array of shape (n_samples,)
+            A dask array, not yet computed, where X is a dask collection.
+        """
+        return self._lazily("predict", X)
+
+    def predict_proba(self, X):
+        """Predict probabilities of the classes.
+
+        Parameters
+        ----------
+        X : dask array or data frame, or array-like, of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        p : array of shape (n_samples, n_classes)
+            A dask array, not yet computed, where X is a dask collection.
+        """
+        return self._lazily("predict_proba", X)
+
+    def decision_function(self, X):
+        """Predict the targets +1 and -1 of each class against the rest.
+
+        Parameters
+        ----------
+        X : dask array or data frame, or array-like, of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        decision : array of shape (n_samples,) or (n_samples, n_classes)
+            A dask array, not yet computed, where X is a dask collection.
+        """
+        return self._lazily("decision_function", X)
