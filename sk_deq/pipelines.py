@@ -88,7 +88,7 @@ def make_tabular_pipeline(estimator: Any, *, vectorizer: Any = "columns") -> Pip
     return Pipeline([("vectorizer", vectorizer), ("estimator", estimator)])
 
 
-class _Tidy(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class Tidy(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Any kind of table as an array: of floats, or of objects that are floats or strings or None.
 
     Columns are those of fit, found by name, without those that only name their rows.
@@ -276,7 +276,7 @@ def _by_columns():
         sparse_threshold=0,
         verbose_feature_names_out=False,
     )
-    return make_pipeline(_Tidy(), columns)
+    return make_pipeline(Tidy(), columns)
 
 
 def _by_skrub():

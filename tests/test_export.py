@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -152,6 +152,18 @@ def test_a_linear_model_behind_features(tmp_path):
     ).fit(IRIS, NAMES)
     to_onnx(model, tmp_path / "model.onnx")
     assert_same(model, tmp_path / "model.onnx", rows(1000))
+
+
+@pytest.mark.parametrize("encoding", ["quantile", "bins"])
+@pytest.mark.parametrize(
+    "estimator", [DEQKernelRidge(), EquivalentExplicitRegressor(16, hyperparameters="loo")]
+)
+def test_encoded_columns(estimator, encoding, tmp_path):
+    model = clone(estimator).set_params(encoding=encoding, random_state=0)
+    model.fit(IRIS[:, :3], IRIS[:, 3])
+    assert model.encoding_ == encoding
+    to_onnx(model, tmp_path / "model.onnx")
+    assert_same(model, tmp_path / "model.onnx", rows(1000)[:, :3])
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "elu", "sigmoid"])

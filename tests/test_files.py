@@ -52,6 +52,8 @@ def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
     [
         ("DEQKernelRidge", {"input_scaling": "sphere", "activation": "tanh", "bias_var": 0.1}),
         ("DEQKernelRidge", {"method": "high_dim", "hyperparameters": None, "alpha": 10.0}),
+        ("DEQKernelRidge", {"hyperparameters": "loo", "alpha": "auto", "encoding": "bins"}),
+        ("DEQClassifier", {"hyperparameters": "loo"}),
         ("KernelMatcher", {"activation": "tanh", "matching": "high_dim"}),
         ("KernelMatcher", {"activation": "tanh", "random_state": np.random.RandomState(0)}),
         ("EquivalentExplicitClassifier", {"class_weight": {"a": 1.0, "b": 2.0}}),

@@ -44,7 +44,7 @@ def scaled_rows(x, scaler, feature_scale=None, encoding=None):
 
 
 def _interpolated(x, knots, values):
-    """Piecewise linear functions of a column (n, 1): the steps from knot to knot, as far as x is."""
+    """Piecewise linear functions of a column (n, 1): sums of steps from knot to knot."""
     knots, values = knots.double().cpu().numpy(), values.double().cpu().numpy()
     reached = ((x - knots[:-1]) / np.diff(knots)).clip(0.0, 1.0)
     return reached @ np.diff(values, axis=0) + values[0]

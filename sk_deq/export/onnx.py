@@ -17,7 +17,7 @@ from .._ridge.regressor import DEQKernelRidge
 from .atomic import require_writable, write_atomically
 from .graph import DOUBLE, Graph, inputs_of
 from .models import matcher_features, n_steps_for, network_outputs, ridge_decision
-from .preprocessing import CONVERTERS, SHAPES
+from .preprocessing import CONVERTERS, SHAPES, without_tidying
 
 _DEQS = (DEQClassifier, DEQRegressor)
 _NETWORKS = (*_DEQS, EquivalentExplicitClassifier, EquivalentExplicitRegressor)
@@ -103,7 +103,8 @@ def to_onnx(estimator, path, X=None, *, residual=1e-5):
     convert = {cls: partial(_convert, n_steps=n_steps) for cls in (*_NETWORKS, *_RIDGES)}
     convert |= {KernelMatcher: partial(_convert, n_steps=None)}
     model = convert_sklearn(
-        estimator, name=type(last).__name__, initial_types=_inputs(estimator, last, X),
+        without_tidying(estimator), name=type(last).__name__,
+        initial_types=_inputs(estimator, last, X),
         target_opset=_OPSET,
         custom_conversion_functions=convert | CONVERTERS,
         custom_shape_calculators=dict.fromkeys(convert, _shapes) | SHAPES,

@@ -3,12 +3,60 @@
 skl2onnx has some of them in single precision only, and others not at all.
 """
 
-import numpy as np
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from copy import copy
 
-from ..pipelines import as_floats, soft_clip
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from ..pipelines import Tidy, as_floats, soft_clip
 from .graph import DOUBLE, Graph, inputs_of
+
+
+def without_tidying(estimator):
+    """A fitted pipeline without the step that makes an array of a table: a file has the columns."""
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    steps, kept = [], None
+    for name, step in estimator.steps:
+        step = without_tidying(step)
+        if isinstance(step, Tidy):
+            kept = step.kept_
+        else:
+            steps.append((name, step if kept is None else _of_columns(step, kept)))
+            kept = None
+    return Pipeline(steps)
+
+
+def _of_columns(transformer, kept):
+    """A fitted ColumnTransformer of the columns `kept` as one of all columns."""
+    moved = copy(transformer)
+    moved.transformers_ = [
+        (name, _of_texts(step), [kept[j] for j in columns])
+        for name, step, columns in transformer.transformers_
+        if isinstance(transformer, ColumnTransformer) and len(columns)
+    ]
+    return moved
+
+
+def _of_texts(step):
+    """A fitted OneHotEncoder of texts and None as one of texts; any other step as it is."""
+    if not isinstance(step, OneHotEncoder):
+        return step
+    if any(rare is not None for rare in getattr(step, "infrequent_categories_", [])):
+        raise ValueError(
+            "A column of more than 100 categories, of which rare ones share a column, cannot be "
+            "exported; replace the rare ones by one text before the pipeline."
+        )
+    changed = copy(step)
+    changed.handle_unknown = "ignore"
+    changed.categories_ = [
+        np.array(["nan" if value is None else value for value in values], dtype=object)
+        for values in step.categories_
+    ]
+    return changed
 
 
 def _impute(step, x):
