@@ -21,7 +21,7 @@ W = RANDOM.uniform(0.5, 2, size=600)
 FIXED = {
     "activation": "relu", "recurrent_var": 0.5, "input_var": 1.0, "bias_var": 0.1, "center": False,
     "kernel": "ck", "input_scaling": "rms", "hyperparameters": None, "solver": "nystroem",
-    "landmarks": X[::20], "alpha": 0.1,
+    "landmarks": X[::20], "alpha": 0.1, "random_state": 0,
 }  # fmt: skip
 CUTS = {"four": [150, 300, 450], "uneven": [1, 7, 590], "one": []}
 
