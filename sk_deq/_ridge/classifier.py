@@ -177,7 +177,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
     and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It
     and the roughest get feature weights by gradient descent on their leave-one-out errors. Of more
-    rows up to 4,000 decide between the two. Errors are the squared error and the log-loss, with
+    rows up to 2,000 decide between the two. Errors are the squared error and the log-loss, with
     equal weight.
 
     References

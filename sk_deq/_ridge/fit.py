@@ -21,7 +21,7 @@ _ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
 _LEFT_OUT = 500  # rows that are left out of a Cholesky factorisation of more than MAX_ROWS
-_FINAL_ROWS = 4000  # on which the best kernels of the search meet
+_FINAL_ROWS = 2000  # on which the best kernels of the search meet
 _N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
 
 
