@@ -258,10 +258,10 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         rows, a tenth of the rows) hardly changes predictions; that is the stability asked for in
         Theorem 5 of [1]_, and a ridge penalty provides it. The jackknife+ would always cover
         2 coverage - 1, but needs the n models themselves. Kernel, penalty and weights of features
-        have been chosen by errors of the same rows, which makes residuals too small, the more so the
-        fewer rows: of four tables with 660 to 1,000 training rows, intervals of coverage 0.9 held
-        86 to 91 % of new targets, 89 % on average; of six with 200 rows 84 to 91 %, 88 % on average.
-        For few rows, set rows aside for split conformal prediction where coverage must be kept.
+        have been chosen by errors of the same rows, which makes residuals too small, the more so
+        the fewer rows: of four tables with 660 to 1,000 training rows, intervals of coverage 0.9
+        held 86 to 91 % of new targets, 89 % on average; of six with 200 rows 84 to 91 %, 88 % on
+        average. Where coverage must be kept, set rows aside for split conformal prediction.
         Coverage within a part of the table, for instance where targets are noisier, may be another.
 
         References
