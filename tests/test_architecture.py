@@ -121,6 +121,7 @@ def test_modules_and_functions_are_small(path):
 ASKED_FOR = {"_n_features_out"}
 # the private state of a fit: what predictions need beside the public attributes
 FITTED_STATE = {"_like", "_scaler", "_task", "_net", "_n_epochs", "_fitted_rows", "_stream"}
+FITTED_STATE |= {"_out_of_sample"}
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -4,14 +4,18 @@ import sys
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_wine
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, scale
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
 from sk_deq import (
     DEQClassifier,
+    DEQKernelRidge,
+    DEQKernelRidgeClassifier,
     DEQRegressor,
     EquivalentExplicitClassifier,
     EquivalentExplicitRegressor,
@@ -21,9 +25,11 @@ from sk_deq.inspection import (
     ActivationDisplay,
     ConvergenceDisplay,
     EquivalenceDisplay,
+    FeatureWeightsDisplay,
     SpectrumDisplay,
 )
 from sk_deq.kernels import deq_kernel
+from sk_deq.pipelines import make_tabular_pipeline
 from sk_deq.theory import deq_scale, match_explicit
 
 matplotlib.use("Agg")
@@ -246,3 +252,59 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
 def test_importing_does_not_import_matplotlib():
     code = "import sys, sk_deq.inspection; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _table():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"u": rng.normal(size=60), "kind": ["a", "b", "c"] * 20})
+    frame["v"] = rng.normal(size=60)
+    return frame, 3 * frame["v"] + (frame["kind"] == "a")
+
+
+def _with_weights(model, weights):
+    """The same with other weights, whatever the search would find."""
+    ridge = model[-1] if isinstance(model, Pipeline) else model
+    ridge.feature_weights_ = np.array(weights)
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda ridge: ridge, make_tabular_pipeline])
+def test_feature_weights_have_the_names_of_columns(make):
+    X, y = _table()
+    ridge = DEQKernelRidge(0.1, hyperparameters=None)
+    if make is make_tabular_pipeline:
+        weights, names = [1.0, 2.0, 0.5, 0.5, 0.5], ["v", "u", "kind_a", "kind_b", "kind_c"]
+    else:
+        X, weights, names = X[["u", "v"]], [1.0, 2.0], ["v", "u"]
+    model = _with_weights(make(ridge).fit(X, y), weights)
+    display = FeatureWeightsDisplay.from_estimator(model)
+    assert display.names == names
+    np.testing.assert_array_equal(display.weights, sorted(weights, reverse=True))
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == names
+    assert [bar.get_width() for bar in display.bars_] == sorted(weights, reverse=True)
+    first = FeatureWeightsDisplay.from_estimator(model, top=1, color="red")
+    assert first.names == ["v"] and first.n_features == len(weights)
+    assert first.ax_.get_title() == f"the largest 1 of {len(weights)}"
+    assert first.bars_[0].get_facecolor() == (1, 0, 0, 1)
+    again = first.plot(display.ax_)
+    assert again is first and again.ax_ is display.ax_
+
+
+def test_feature_weights_of_columns_without_names():
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    ridge = DEQKernelRidgeClassifier(0.1, hyperparameters=None)
+    nameless = FunctionTransformer(np.cbrt)
+    for model in (ridge, make_pipeline(nameless, ridge), make_pipeline(StandardScaler(), ridge)):
+        _with_weights(model.fit(X, y), [1.0, 1.0, 3.0])
+        assert FeatureWeightsDisplay.from_estimator(model).names == ["x2", "x0", "x1"]
+    names = np.array(["a", "b", "c"])
+    assert FeatureWeightsDisplay.from_estimator(model, names).names == ["c", "a", "b"]
+    with pytest.raises(ValueError, match=r"feature_names has 2 names, .* 3 features"):
+        FeatureWeightsDisplay.from_estimator(model, names[:2])
+    for top in (0, 1.5):
+        with pytest.raises(ValueError, match="top must be an integer >= 1"):
+            FeatureWeightsDisplay.from_estimator(model, top=top)
+    with pytest.raises(NotFittedError):
+        FeatureWeightsDisplay.from_estimator(DEQKernelRidge())
+    with pytest.raises(TypeError, match=r"must be a DEQKernelRidge.* got RidgeClassifier"):
+        FeatureWeightsDisplay.from_estimator(RidgeClassifier().fit(X, y))

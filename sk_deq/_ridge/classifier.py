@@ -1,31 +1,21 @@
 """DEQKernelRidgeClassifier."""
 
 import torch
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from .._array_api import (
-    class_weights,
-    decode_labels,
-    encode_labels,
-    float_dtypes,
-    prototype,
-    rows_of,
-    take,
-    to_namespace_of,
-    unique_labels,
-)
-from .._base import all_or_nothing, forget
+from .._array_api import decode_labels, float_dtypes, prototype, rows_of, to_namespace_of
+from .._base import all_or_nothing
 from .._callbacks import begin_fit
-from .._solve.calibration import class_probabilities, fit_temperature
-from .base import BaseKernelRidge, takes_chunks
+from .._solve.calibration import class_probabilities
+from .classes import LearnsClasses
 from .fit import fit_ridge
+from .intervals import check_coverage
 
 
-class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
+class DEQKernelRidgeClassifier(LearnsClasses):
     r"""Classification by ridge regression with the kernel of an infinitely wide DEQ.
 
     Labels become targets +1 and -1, one column per class for more than two classes, and
@@ -200,7 +190,7 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
     """
 
     _parameter_constraints: dict = {
-        **BaseKernelRidge._parameter_constraints,
+        **LearnsClasses._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -261,77 +251,6 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         task.end()
         return self
 
-    @available_if(takes_chunks)
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Account for a chunk of rows, by sums over rows that do not depend on the chunks.
-
-        Only with ``solver="nystroem"``. The first call settles the kernel, by its search, and the
-        landmarks, if none are given; given `landmarks` and DEQ parameters, the result is that of
-        one fit. Each call chooses alpha anew where there are several candidates.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows of this chunk; dense.
-        y : array-like of shape (n_samples,)
-            Labels: numbers or strings.
-        classes : array-like of shape (n_classes,), default=None
-            All the classes of all the calls; needed in the first call if y lacks any.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; an integer weight is the same as repeating the row.
-
-        Returns
-        -------
-        self : DEQKernelRidgeClassifier
-
-        Raises
-        ------
-        ValueError
-            If the chunk cannot be used; the message says which one it was, and the estimator is as
-            it was before it.
-        """
-        with self._chunk():
-            first = not hasattr(self, "_stream")
-            X, y = validate_data(self, X, y, dtype=float_dtypes(X), reset=first)
-            check_classification_targets(y)
-            y = column_or_1d(y, warn=True)
-            if self.class_weight == "balanced":
-                raise ValueError(
-                    "class_weight='balanced' needs all rows at once; give a dict of weights."
-                )
-            if not first:
-                classes = self.classes_
-            elif classes is not None:
-                classes = unique_labels(column_or_1d(classes))
-            like, weight = prototype(X), self._weights(sample_weight, X)
-            classes, targets, weight = self._targets(y, weight, classes)
-            flat = targets.shape[1] == 1
-            fitted = self._add_chunk(X, targets, weight, like, flat)
-            self._calibrate(classes, fitted)
-        return self
-
-    def _calibrate(self, classes, fitted):
-        """Set the classes, and what the probabilities need."""
-        self.classes_ = classes
-        forget(self, "temperature_")
-        if classes.shape[0] > 1:
-            self.temperature_ = fit_temperature(*fitted.out_of_sample)
-
-    def _targets(self, y, weight, classes=None):
-        """Classes; +1 and -1, one column for two classes; weights times those of the classes."""
-        positive = weight > 0
-        y = take(y, positive)
-        classes = unique_labels(y) if classes is None else classes
-        labels = encode_labels(y, classes).to(weight.device)
-        n_classes = classes.shape[0]
-        indicators = weight.new_zeros(len(weight), n_classes)
-        indicators[positive] = torch.nn.functional.one_hot(labels, n_classes).to(weight)
-        factors = class_weights(self.class_weight, classes, labels, weight[positive])
-        targets = 2 * (indicators[:, -1:] if n_classes <= 2 else indicators) - 1
-        return classes, targets, weight * (indicators @ factors)
-
     def decision_function(self, X):
         """Predict the targets +1 and -1 of each class against the rest.
 
@@ -383,3 +302,65 @@ class DEQKernelRidgeClassifier(ClassifierMixin, BaseKernelRidge):
         if self.classes_.shape[0] == 1:
             return to_namespace_of(origin, decision.new_ones(len(decision), 1))
         return to_namespace_of(origin, class_probabilities(decision, self.temperature_))
+
+    def predict_set(self, X, coverage=0.9):
+        """Predict, for every row, a set of classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        coverage : float, default=0.9
+            Share of new rows whose set is to hold their class.
+
+        Returns
+        -------
+        sets : ndarray of shape (n_samples, n_classes), bool
+            Whether ``classes_[k]`` is in the set of a row.
+
+        Raises
+        ------
+        ValueError
+            If coverage is not in (0, 1), or too large for the number of rows: n distinct rows out
+            of sample reach n / (n + 1).
+
+        Notes
+        -----
+        These are the least ambiguous sets of [1]_: all classes whose probability reaches a
+        threshold, the same for all rows. It is the one that lets the classes of the share
+        `coverage` of the rows predicted out of sample pass (``ceil(coverage (n + 1))`` of n of
+        them): rows that were left out one at a time or held out, those that probabilities are
+        calibrated on. Where coverage is less than the accuracy, sets may be empty: those are the
+        rows that the model is least sure of.
+
+        What is guaranteed: for held-out rows (``solver="nystroem"`` or ``"cg"``) and
+        leave-one-out alike, nothing in general, as all rows are fitted in the end. Coverage is
+        close to nominal, on average over all rows, where leaving rows out hardly changes
+        predictions, but not within a class or a part of the table. Kernel, penalty and the factor
+        of the probabilities were chosen by errors of the same rows: with 200 training rows, sets of
+        coverage 0.9 held 81 to 90 % of new classes of four tables. Weights count, and so does
+        `class_weight`: with "balanced" it is the coverage where all classes are equally frequent.
+
+        References
+        ----------
+        .. [1] Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers with bounded
+           error levels", JASA 114, 2019, arXiv 1609.00451.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from sklearn.preprocessing import scale
+        >>> from sk_deq import DEQKernelRidgeClassifier
+        >>> X, y = load_wine(return_X_y=True)
+        >>> model = DEQKernelRidgeClassifier(hyperparameters=None).fit(scale(X)[::2], y[::2])
+        >>> model.predict_set(scale(X)[1::2], coverage=0.95).shape
+        (89, 3)
+        """
+        check_coverage(coverage)
+        decision, origin = self._decision(X, "predict_set")
+        if self.classes_.shape[0] == 1:
+            sets = torch.ones(len(decision), 1, dtype=torch.bool, device=decision.device)
+        else:
+            scores = 1 - class_probabilities(decision, self.temperature_)
+            sets = scores <= self._out_of_sample.quantile(coverage).to(scores)
+        return to_namespace_of(origin, sets)

