@@ -31,7 +31,7 @@ def n_iter(model):
     "Estimator, data, batch_size",
     [(DEQClassifier, DIGITS, 60), (DEQClassifier, IRIS, "auto"), (DEQRegressor, DIABETES, 100)],
 )
-def test_training_is_that_of_cold_starts_and_takes_half_of_the_iterations(
+def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
     Estimator, data, batch_size, monkeypatch
 ):
     model = Estimator(width=64, batch_size=batch_size, random_state=0)
@@ -41,7 +41,7 @@ def test_training_is_that_of_cold_starts_and_takes_half_of_the_iterations(
     cold = model.fit(*data)
     assert_allclose(losses_warm, losses(cold), rtol=0.05, atol=0.002)
     assert abs(score - cold.score(*data)) < 0.01
-    assert n_iter_warm < n_iter(cold) / 2
+    assert n_iter_warm < 0.6 * n_iter(cold)
 
 
 def test_one_loss_curve_where_the_tolerance_is_that_of_prediction(monkeypatch):
