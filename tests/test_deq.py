@@ -20,6 +20,7 @@ from sk_deq import (
     EquivalentExplicitClassifier,
     EquivalentExplicitRegressor,
 )
+from sk_deq._nets.starts import TRAINING_TOL
 from sk_deq._nets.training import TrainingNet
 from sk_deq._torch import present_device
 
@@ -348,7 +349,7 @@ def test_history_and_progress(capsys):
     assert {"epoch", "train_loss", "train_accuracy", "seconds", "fixed_point_n_iter"} <= set(
         model.history_[0]
     )
-    assert 1 <= model.fixed_point_n_iter_ <= 100 and model.fixed_point_residual_ <= model.tol
+    assert 1 <= model.fixed_point_n_iter_ <= 100 and model.fixed_point_residual_ <= TRAINING_TOL
     DEQClassifier(width=8, max_epochs=2).fit(*IRIS)
     assert capsys.readouterr().out == ""
 
@@ -379,7 +380,7 @@ def test_a_long_training_at_a_high_learning_rate_stays_well_posed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fixed point that is not found would be told
         model = DEQClassifier(width=32, lr=0.2, max_epochs=200, random_state=0).fit(X, y)
-    assert max(epoch["fixed_point_residual"] for epoch in model.history_) <= model.tol
+    assert max(epoch["fixed_point_residual"] for epoch in model.history_) <= TRAINING_TOL
     assert model.history_[-1]["train_loss"] < 0.1
     W = model.module_.features.effective_recurrent_weight().detach()
     assert torch.linalg.matrix_norm(W, 2) < 1

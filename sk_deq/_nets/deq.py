@@ -98,7 +98,8 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
-        Relative change of a row's pre-activations at which its fixed point counts as found.
+        Relative change of a row's pre-activations at which its fixed point counts as found; in the
+        steps of training 0.001, if that is larger.
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
@@ -272,7 +273,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
-        Relative change of a row's pre-activations at which its fixed point counts as found.
+        Relative change of a row's pre-activations at which its fixed point counts as found; in the
+        steps of training 0.001, if that is larger.
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"

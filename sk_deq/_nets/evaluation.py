@@ -45,6 +45,18 @@ class SolverStatistics:
 
 
 @contextmanager
+def solved_with(features, options):
+    """Have the fixed points of `features` solved with the keywords `options`, if there are any."""
+    if options:
+        features.training_options = options
+    try:
+        yield
+    finally:
+        if options:
+            features.training_options = None
+
+
+@contextmanager
 def reported_to(features, statistics):
     """Have `statistics` told of the fixed points that are solved, where there are any."""
     if not hasattr(features, "report"):

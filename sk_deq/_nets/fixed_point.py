@@ -202,11 +202,21 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
         )
 
 
+def _solve_from(stage, f, x, cold, starts=None, **options):
+    """`solve` from `cold`, or where `starts` has the rows start, which it tells the solution."""
+    if starts is None:
+        return solve(f, x, cold, **options)
+    solved = solve(f, x, starts.take(stage, cold), **options)
+    starts.keep(stage, cold, solved.value)
+    return solved
+
+
 def equilibrium(u, W, activation, mean, **options):
     """The FixedPoint a = (phi(a) - mean) W^T + u, for u (n, width); keywords of `solve`."""
     # -mean W^T is the same for all iterations and rows, so it joins u, once
     shifted = u - mean * W.sum(1)
-    return solve(lambda a, u: torch.addmm(u, activation(a), W.T), (shifted,), u, **options)
+    step = lambda a, u: torch.addmm(u, activation(a), W.T)  # noqa: E731
+    return _solve_from("forward", step, (shifted,), u, **options)
 
 
 class ImplicitEquilibrium(torch.autograd.Function):
@@ -218,7 +228,8 @@ class ImplicitEquilibrium(torch.autograd.Function):
     depend on the number of iterations.
 
     ``apply(u, W, activation, mean, options, report)``: `options` are keywords of
-    ``solve``; `report(solved, stage)` is called after the "forward" and the "backward" solve.
+    ``solve``, and `starts` to begin elsewhere than at u and dL/da; `report(solved, stage)` is
+    called after the "forward" and the "backward" solve.
     """
 
     @staticmethod
@@ -254,7 +265,7 @@ class ImplicitEquilibrium(torch.autograd.Function):
             pushed = torch.zeros_like(a) if du is None else du
             if dW is not None:
                 pushed = pushed + (ctx.activation(a) - ctx.mean) @ dW.mT
-            rest = ctx.activation, ctx.options, ctx.report
+            rest = ctx.activation, {**ctx.options, "starts": None}, ctx.report
             return _LinearEquilibrium.apply(pushed, a, W, *rest, False)
 
     @staticmethod
@@ -276,7 +287,7 @@ class _LinearEquilibrium(torch.autograd.Function):
                 step = lambda g, v, slope: torch.addcmul(v, slope, g @ W)  # noqa: E731
             else:
                 step = lambda g, v, slope: torch.addmm(v, slope * g, W.T)  # noqa: E731
-            solved = solve(step, (v, slope), v, **options)
+            solved = _solve_from("backward", step, (v, slope), v, **options)
         report(solved, "backward")
         return solved.value
 

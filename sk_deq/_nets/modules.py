@@ -151,6 +151,8 @@ class DEQ(nn.Module):
     torch.Size([5, 2])
     """
 
+    training_options = None  # keywords of the solves that a training loop sets for its own passes
+
     def __init__(
         self, in_features, width, *,
         activation="relu", recurrent_var=0.2, input_var=None, bias_var=0.0, center=True, tau0=1.0,
@@ -254,6 +256,7 @@ class DEQ(nn.Module):
         """
         _validate("DEQ", _SOLVER_CONSTRAINTS, vars(self))  # they can be set at any time
         options = {"method": self.solver, "tol": self.tol, "max_iter": self.max_iter}
+        options |= self.training_options or {}
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(self.bias.dtype)
         with without_autocast(x.device):  # a fixed point needs the digits that tol speaks of

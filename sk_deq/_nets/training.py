@@ -10,18 +10,23 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from .._warn import warn
-from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to
+from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_with
+from .starts import options_of_training
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
 
 
 class _Batches:
-    """Iterate over batches of near-equal size, shuffled if there are several and a generator."""
+    """Iterate over batches of near-equal size, shuffled if there are several and a generator.
+
+    `rows` are those of the present batch, unless it is not shuffled.
+    """
 
     def __init__(self, tensors, batch_size, generator):
         self.tensors, self.generator = tensors, generator
         self.n_batches = math.ceil(len(tensors[0]) / batch_size)
+        self.rows = slice(None)
 
     def __iter__(self):
         if self.n_batches == 1 or self.generator is None:
@@ -30,6 +35,7 @@ class _Batches:
         n, device = len(self.tensors[0]), self.tensors[0].device
         order = torch.randperm(n, generator=self.generator).to(device)
         for rows in order.tensor_split(self.n_batches):
+            self.rows = rows
             yield tuple(t[rows] for t in self.tensors)
 
 
@@ -85,6 +91,7 @@ class TrainingNet(NeuralNet):
         self.watched = watched
         self.valid, self.weight_decay, self.generator = valid, weight_decay, generator
         self.statistics, self.accuracy, self.one_cycle = statistics, accuracy, one_cycle
+        self.solving = {}  # how the fixed points of training are solved
 
     @property
     def _default_callbacks(self):
@@ -178,13 +185,16 @@ class TrainingNet(NeuralNet):
         module, optimizer = self.module_, self.optimizer_
         module.train(training)
         n_steps, n_rows, loss_sum, hits = self.max_epochs * iterator.n_batches, 0, 0.0, 0
+        solving = self.solving if training else {}
         if training:
             self.statistics.reset()
         for batch in iterator:
             X, target, weight = batch
             if self.watched:
                 self.notify("on_batch_begin", batch=batch, training=training)
-            with torch.set_grad_enabled(training):
+            if "starts" in solving:
+                solving["starts"].rows = iterator.rows
+            with torch.set_grad_enabled(training), solved_with(module.features, solving):
                 output = module(X)
                 loss = (self.criterion(output, target) * weight).mean()
             if training:
@@ -271,9 +281,13 @@ def train(net, data, valid, generator, task):
         net.callbacks_.append(("tell_epochs", TellEpochs(task)))
     net.generator, net.valid = generator, valid
     n_before = len(net.history)
-    with reported_to(net.module_.features, net.statistics):
+    features = net.module_.features
+    net.solving, told = options_of_training(features, len(data[0]), net.max_epochs)
+    if told and any(isinstance(callback, _Progress) for _, callback in net.callbacks_):
+        print(told)
+    with reported_to(features, net.statistics):
         net.partial_fit(data)
-    net.valid = None
+    net.valid, net.solving = None, {}
     epochs = [{k: v for k, v in e.items() if k != "batches"} for e in net.history[n_before:]]
     best = net.callbacks_[0][1]
     return epochs, best.best_ if best.diverged_ else None

@@ -1,0 +1,63 @@
+"""How the fixed points of a training are solved: loosely, from the last solution of the same row.
+
+A step of training changes the weights a little, so a row's last solution is near its next one; and
+the error that a loose tolerance leaves is small beside the noise of a step.
+"""
+
+import torch
+
+TRAINING_TOL = 0.001  # relative, where the user's is not looser; at 0.01 small tables learn slower
+_BUDGET = 2**28  # bytes that may be kept, forward and backward together
+
+
+class Starts:
+    """The last solutions of the training rows, of which `rows` are being solved for.
+
+    A row without a last solution that is finite starts cold.
+    """
+
+    def __init__(self, n_rows, like):
+        shape = n_rows, len(like)
+        self.rows = slice(None)
+        self._kept = {k: like.new_full(shape, torch.nan) for k in ("forward", "backward")}
+
+    def take(self, stage, cold):
+        """Where to start, for rows that start at `cold` if nothing is known of them."""
+        kept = self._kept[stage][self.rows]
+        if stage == "backward":
+            kept = kept * _dot(kept, cold)
+        return torch.where(torch.isfinite(kept.sum(1, keepdim=True)), kept, cold)
+
+    def keep(self, stage, cold, solution):
+        """Remember what the rows have been solved to.
+
+        The adjoint g = v + J^T g is linear in v = `cold`, the gradient of the loss, whose scale
+        and sign change: the next start is the Galerkin solution in the direction of the last g,
+        g (g . v_next) / (g . v).
+        """
+        if stage == "backward":
+            solution = solution / _dot(solution, cold).sqrt()
+        self._kept[stage][self.rows] = solution
+
+
+def _dot(a, b):
+    return (a * b).sum(1, keepdim=True)
+
+
+def options_of_training(features, n_rows, max_epochs):
+    """Keywords of the solves of `features` while they are trained, and what to tell of them.
+
+    The dict is empty for features that are no fixed points.
+    """
+    if not hasattr(features, "training_options"):
+        return {}, ""
+    options, like = {"tol": max(features.tol, TRAINING_TOL)}, features.bias.detach()
+    size = 2 * n_rows * len(like) * like.element_size()
+    if size > _BUDGET:
+        return options, (
+            f"fixed points start cold: the last ones of {n_rows} rows would take "
+            f"{size / 2**20:.0f} MiB, more than {_BUDGET / 2**20:.0f}"
+        )
+    if max_epochs > 1:
+        options["starts"] = Starts(n_rows, like)
+    return options, ""
