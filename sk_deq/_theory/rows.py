@@ -38,7 +38,8 @@ def row_values(pair, norms):
         elif len(rows) > _FEW_OF_MANY and high / low > 2 ** (1.5 / _PARTS):
             middle = (low * high) ** 0.5
             below = norms[rows] < middle
-            pending += [((low, middle), rows[below]), ((middle, high), rows[~below])]
+            halves = [((low, middle), rows[below]), ((middle, high), rows[~below])]
+            pending += [half for half in halves if len(half[1])]
         else:
             out[rows] = torch.cat([_exact(pair, part) for part in norms[rows].split(256)])
     return out
