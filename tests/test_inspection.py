@@ -197,7 +197,7 @@ def test_convergence_shows_the_residuals_of_the_solver(trained):
     u = rows @ features.input_weight.detach().numpy().T + features.bias.detach().numpy()
     a, expected = u, []
     for _ in range(15):
-        image = (np.maximum(a, 0) - features.mean) @ W.T + u
+        image = (np.maximum(a, 0) - float(features.mean)) @ W.T + u
         size = np.linalg.norm(image, axis=1)
         expected.append((np.linalg.norm(image - a, axis=1) / size).max())
         a = image
