@@ -84,8 +84,9 @@ intersphinx_mapping = {
 
 matplotlib.use("Agg")
 EXAMPLES = [  # from the first to read to the last
-    "quickstart", "pipeline_grid_search", "compare_models", "choose_kernel", "large_n",
-    "gaussian_process", "partial_fit", "convert_deq", "custom_activation", "paper_figure",
+    "quickstart", "tabular_reasons", "pipeline_grid_search", "compare_models", "choose_kernel",
+    "large_n", "gaussian_process", "partial_fit", "convert_deq", "custom_activation",
+    "paper_figure",
 ]  # fmt: skip
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
