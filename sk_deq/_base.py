@@ -1,6 +1,7 @@
 """What estimators share: arrays of any library, pickles that load anywhere, callbacks, links."""
 
 import json
+from contextlib import contextmanager
 from copy import deepcopy
 from copyreg import __newobj__
 from functools import wraps
@@ -133,6 +134,18 @@ def all_or_nothing(fit):
             raise
 
     return wrapped
+
+
+@contextmanager
+def unchanged_on_error(*changed):
+    """Give modules and optimisers their state back where what is done with them raises."""
+    before = [deepcopy(one.state_dict()) for one in changed]
+    try:
+        yield
+    except BaseException:
+        for one, state in zip(changed, before, strict=True):
+            one.load_state_dict(state)
+        raise
 
 
 def forget(estimator, *names):

@@ -6,7 +6,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV
 from tiny import CLASSIFIERS, NETWORKS, SETTINGS, tiny
 
-callback = pytest.importorskip("sklearn.callback")
+callback = pytest.importorskip("sklearn.callback", reason="needs scikit-learn >= 1.9")
 IRIS, DIABETES = load_iris(return_X_y=True), load_diabetes(return_X_y=True)
 
 
@@ -84,7 +84,7 @@ def test_scores_of_every_epoch(name):
 
 @pytest.mark.parametrize("name", ["DEQClassifier", "DEQKernelRidge"])
 def test_inside_a_search_with_workers(name, capsys):
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="scikit-learn's ProgressBar needs rich")
     X, y = data_for(name)
     monitor = callback.ScoringMonitor(scoring="accuracy" if name in CLASSIFIERS else "r2")
     model = tiny(name, max_epochs=2, alpha=0.1).set_callbacks(monitor)

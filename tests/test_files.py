@@ -18,7 +18,7 @@ from sk_deq import DEQKernelRidge, EquivalentExplicitClassifier, KernelMatcher
 from sk_deq.export import load, save, trusted_types
 
 safetensors = pytest.importorskip("safetensors", reason="needs pip install 'sk-deq[files]'")
-pytest.importorskip("safetensors.numpy")
+pytest.importorskip("safetensors.numpy", reason="needs pip install 'sk-deq[files]'")
 
 
 def outputs(model, X):

@@ -153,7 +153,7 @@ def test_without_early_stopping_every_row_counts(name):
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_skrub_makes_a_pipeline(name):
-    skrub = pytest.importorskip("skrub")
+    skrub = pytest.importorskip("skrub", reason="vectorizer='skrub' needs skrub")
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"size": rng.normal(size=120), "kind": rng.choice(["a", "b"], 120)})
     table.loc[::10, "size"] = np.nan

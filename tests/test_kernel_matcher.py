@@ -233,7 +233,7 @@ def test_errors_name_the_parameter(parameters, message):
 
 
 def test_output_in_pandas_has_names():
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="data frames are of pandas")
     frame = clone(KernelMatcher(3, random_state=0)).set_output(transform="pandas")
     assert list(frame.fit_transform(_rows(20, 5)).columns) == [
         f"kernelmatcher{i}" for i in range(3)

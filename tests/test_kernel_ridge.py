@@ -209,7 +209,8 @@ def test_float32_is_close_to_float64():
 
 @pytest.mark.parametrize("estimator", [ridge(0.1), classifier(0.1)])
 def test_kind_of_input_does_not_matter(estimator, tmp_path):
-    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pd = pytest.importorskip("pandas", reason="data frames are of pandas")
+    pl = pytest.importorskip("polars", reason="or of polars")
     X = load_digits().data[:60]  # small integers, the same in every type
     y = load_digits().target[:60]
     reference = clone(estimator).fit(X, y).predict(X)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq.pipelines import make_tabular_pipeline
 
-pd = pytest.importorskip("pandas")
+pd = pytest.importorskip("pandas", reason="data frames are of pandas")
 
 
 def _passengers(n=80, seed=0):
@@ -71,7 +71,7 @@ def test_outliers_do_not_dominate():
 
 
 def test_kinds_of_frame_give_the_same():
-    pl = pytest.importorskip("polars")
+    pl = pytest.importorskip("polars", reason="a data frame of polars")
     X, _ = _passengers()
     reference = _encoded(X)
     columns = {name: X[name].astype(object).to_list() for name in X}
@@ -173,8 +173,8 @@ def test_dtypes_of_pandas_and_of_polars_give_the_same():
     reference = _encoded(X)
     assert_allclose(_encoded(X.convert_dtypes()), reference)
     assert_allclose(_encoded(X.astype({"sex": object, "age": object})), reference)
-    if pytest.importorskip("pyarrow"):
-        assert_allclose(_encoded(X.convert_dtypes(dtype_backend="pyarrow")), reference)
+    pytest.importorskip("pyarrow", reason="its dtypes are pyarrow's")
+    assert_allclose(_encoded(X.convert_dtypes(dtype_backend="pyarrow")), reference)
 
 
 def test_strings_and_integers_in_one_column():

@@ -2,8 +2,6 @@
 
 import time
 from collections import OrderedDict
-from contextlib import contextmanager
-from copy import deepcopy
 from functools import partial as bind
 from numbers import Integral, Real
 
@@ -17,15 +15,23 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from .._array_api import float_dtypes, prototype, take, to_namespace_of
-from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget
+from .._base import (
+    DEQ_CONSTRAINTS,
+    DEQEstimator,
+    all_or_nothing,
+    forget,
+    unchanged_on_error,
+)
 from .._callbacks import begin_fit
 from .._row_keys import row_keys
 from .._scaling import INPUT_SCALINGS
 from .._search.encodings import ENCODINGS
+from .._search.preparation import Preparation
 from .._torch import make_generator, resolve_dtype, to_tensor
 from .._warn import warn
+from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .preparation import NETWORK_PARAMETERS, choose, prepare
+from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS = 20, 150
@@ -222,7 +228,8 @@ class BaseNetwork(DEQEstimator):
             dtype = torch.float64 if exact and not device.startswith("mps") else torch.float32
         else:
             dtype = resolve_dtype(self.dtype)
-        preparation = prepare(X, weight, choice)
+        preparation = Preparation.of(choice)
+        preparation.scaler.fit(preparation.weighted(X), weight)
         features, fitted = self._make_features(preparation.scaler, choice.parameters, generator)
         fitted |= {f"{name}_": choice.parameters[name] for name in NETWORK_PARAMETERS}
         if choice.results:
@@ -317,10 +324,11 @@ class BaseNetwork(DEQEstimator):
                 ConvergenceWarning,
             )
         elif epoch.get("fixed_point_failures"):
+            tol = self.tol if self._solves_readout else max(self.tol, TRAINING_TOL)
             warn(
                 f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
                 f"converge: largest relative residual {epoch['fixed_point_residual']:.1e}, "
-                f"tol={self.tol:.1e}, max_iter={self.max_iter}. Increase max_iter or tol, or lower "
+                f"tol={tol:.1e}, max_iter={self.max_iter}. Increase max_iter or tol, or lower "
                 "recurrent_var.",
                 ConvergenceWarning,
             )
@@ -332,18 +340,6 @@ class BaseNetwork(DEQEstimator):
     def _state(self):
         """Leave the optimiser out."""
         return {**super()._state(), "_net": None}
-
-
-@contextmanager
-def unchanged_on_error(*changed):
-    """Give modules and optimisers their state back where what is done with them raises."""
-    before = [deepcopy(one.state_dict()) for one in changed]
-    try:
-        yield
-    except BaseException:
-        for one, state in zip(changed, before, strict=True):
-            one.load_state_dict(state)
-        raise
 
 
 class Lesson:

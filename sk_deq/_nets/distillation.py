@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._array_api import to_numpy
 from .._search.search import Choice
-from .preparation import NETWORK_PARAMETERS
+from .choice import NETWORK_PARAMETERS
 from .tasks import Classification, cross_entropy, squared_error
 
 _TEMPERATURE = 4.0  # softens the teacher's probabilities

@@ -13,7 +13,7 @@ from .._array_api import float_dtypes, rows_of, to_namespace_of
 from .._base import DEQEstimator, forget
 from .._scaling import INPUT_SCALINGS
 from .._search.candidates import DEQ_PARAMETERS
-from .._search.encodings import ENCODINGS
+from .._search.encodings import ENCODINGS, kinds_of
 from .._theory.spec import KERNELS
 from .._torch import own_modes, resolve_dtype, to_tensor
 from .fit import RidgeConfig
@@ -82,7 +82,7 @@ class BaseKernelRidge(DEQEstimator):
             classify=classify, given=given, alphas=_alphas(self.alpha),
             listed=np.ndim(self.alpha) > 0, search=self.hyperparameters == "loo",
             weigh_features=self.feature_weights == "auto",
-            encodings=ENCODINGS if self.encoding == "auto" else (self.encoding or "plain",),
+            encodings=kinds_of(self.encoding),
             method=self.method, solver=self.solver, n_components=self.n_components, tol=self.tol,
             max_iter=self.max_iter,
             device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
@@ -120,6 +120,7 @@ class BaseKernelRidge(DEQEstimator):
         self.alpha_, self.n_iter_ = solution.alpha, solution.n_iter
         self.feature_weights_ = back(fitted.feature_weights)
         self.encoding_ = fitted.choice.encoding_name
+        self._out_of_sample = fitted.out_of_sample
         for name in DEQ_PARAMETERS:
             setattr(self, f"{name}_", fitted.choice.parameters[name])
         if fitted.search_results is not None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .._scaling import InputScaler, row_norms
-from .._search.encodings import Encoding, weighted
+from .._scaling import row_norms
+from .._search.preparation import Preparation
 from .._state import storable
 from .._theory.engine import kernel_diagonal, kernel_matrix
 from .._theory.four_numbers import (
@@ -28,12 +28,8 @@ class RowKernel:
 
     Parameters
     ----------
-    encoding : Encoding or None
-        Of the columns.
-    feature_scale : tensor of shape (n_encoded,) or None
-        What encoded columns are multiplied by.
-    scaler : InputScaler
-        Of weighted rows.
+    preparation : Preparation
+        Of the rows.
     pair : DEQPairKernel
         The kernel of scaled rows,
     numbers : KernelCoefficients or None
@@ -44,9 +40,7 @@ class RowKernel:
     dtype : torch.dtype
     """
 
-    encoding: Encoding | None
-    feature_scale: torch.Tensor | None
-    scaler: InputScaler
+    preparation: Preparation
     pair: DEQPairKernel
     numbers: KernelCoefficients | None
     tau0: float
@@ -56,7 +50,7 @@ class RowKernel:
     def rows(self, X):
         """Rows of X scaled, on the device and in the precision of the computation."""
         rows = to_tensor(X, dtype=self.dtype, device=present_device(self.device))
-        return self.scaler.transform(weighted(rows, self.encoding, self.feature_scale))
+        return self.preparation.transform(rows)
 
     def matrix(self, rows, others=None):
         """k of scaled rows (m, ..) with others (n, ..), or with one another: (m, n)."""
@@ -80,12 +74,10 @@ def row_kernel(X, w, choice, method, device, dtype):
     ValueError
         If a row has no stable fixed point, or `method` does not describe the DEQ.
     """
-    p, encoding, weights = choice.parameters, choice.encoding, choice.feature_weights
-    scale = None if weights is None else weights.sqrt().cpu()
+    p, preparation = choice.parameters, Preparation.of(choice)
     tiles = (to_tensor(x, dtype=torch.float64) for x in _tiles(X))
-    norms = [row_norms(weighted(x, encoding, scale)) for x in tiles]
-    scaler = InputScaler(p["input_scaling"], input_var=p["input_var"], bias_var=p["bias_var"])
-    scaler.fit(torch.cat(norms)[:, None], w)
+    norms = [row_norms(preparation.weighted(x)) for x in tiles]
+    scaler = preparation.scaler.fit(torch.cat(norms)[:, None], w)
     tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
     variances = p["recurrent_var"], p["input_var"], scaler.bias_var_
     numbers = None
@@ -97,7 +89,7 @@ def row_kernel(X, w, choice, method, device, dtype):
     if method == "high_dim":
         numbers = deq_numbers(spec, p["kernel"])
     pair = DEQPairKernel(spec, p["kernel"])
-    return RowKernel(encoding, scale, scaler, pair, numbers, tau0, device, dtype)
+    return RowKernel(preparation, pair, numbers, tau0, device, dtype)
 
 
 @storable

@@ -207,7 +207,6 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         config = self._config(like, classify=False)
         fitted = fit_ridge(rows_of(X), targets, weight, config)
         self._keep(fitted, like, config.device, flat=y.ndim == 1)
-        self._out_of_sample = fitted.out_of_sample
         task.end()
         return self
 
@@ -248,7 +247,6 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
             like, weight = prototype(X), self._weights(sample_weight, X)
             targets = to_tensor(y, dtype=torch.float64, device=weight.device)
             self._add_chunk(X, targets.reshape(y.shape[0], -1), weight, like, flat=y.ndim == 1)
-            self._out_of_sample = None
         return self
 
     def predict(self, X):

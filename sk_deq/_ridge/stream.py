@@ -107,7 +107,7 @@ def solved(stream, classify):
     if len(sums) > 1 and not all(bool(part.weight > 0) for part in sums):
         sums, alphas = [sums[0].merged(sums[1])], [first.solution.alpha]  # nothing to choose by
     solution, (beta, constant) = solve_sums(features, sums, alphas, stream.center)
-    out_of_sample = first.out_of_sample
+    out_of_sample = first.out_of_sample if classify else None  # of the first chunk alone
     if classify and len(sums) > 1:
         _, X, y, w = stream.kept
         coef = features.dual_coef(beta).to(features.landmarks)

@@ -55,7 +55,7 @@ class Encoding:
         such units that the norm of plain columns is kept.
         """
         share = torch.zeros_like(moments[: self.n_features])
-        share = share.index_add(0, self.sources, weights * moments)
+        share = share.index_add(0, self.sources.to(share.device), weights * moments)
         plain = moments[: self.n_features]
         share = share * (plain.sum() / share.sum())
         return torch.where(plain > 0, share / plain.where(plain > 0, 1), 1.0)
@@ -64,6 +64,11 @@ class Encoding:
     def n_features(self):
         """Number of columns before they are encoded."""
         return int(self.sources.max()) + 1
+
+
+def kinds_of(encoding):
+    """The kinds that an estimator's parameter `encoding` leaves to choose from."""
+    return ENCODINGS if encoding == "auto" else (encoding or "plain",)
 
 
 def plain_encoding(X):
@@ -91,12 +96,6 @@ def fit_encodings(X, w, kinds=ENCODINGS):
             torch.cat([plain.blocks, blocks]), torch.cat([plain.sources, sources]),
         )  # fmt: skip
     return [found[kind] for kind in kinds]
-
-
-def weighted(rows, encoding, scale):
-    """Rows (n, n_features) encoded and multiplied by `scale` (n_encoded,), where there are any."""
-    rows = rows if encoding is None else encoding.transform(rows)
-    return rows if scale is None else rows * scale.to(rows)
 
 
 def _interpolate(x, knots, values):

@@ -59,7 +59,7 @@ def kernel_times(rows, kernel, fitted, coef):
     one = univariate_kernel(pair)
     if one is not None:
         return _univariate_times(one, n, here, norms, unit, coef)
-    table, on_sphere = angular_kernel(pair), kernel.scaler.mode == "sphere"
+    table, on_sphere = angular_kernel(pair), kernel.preparation.scaler.mode == "sphere"
     if not table.resolved or not (pair.homogeneous or on_sphere):
         raise ValueError(
             f"The kernel of activation={pair.spec.activation.name!r} is no function of an angle "

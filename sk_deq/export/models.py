@@ -14,24 +14,20 @@ from .lookup import gated_features, kernel_times
 MAX_STEPS = 500  # of an unrolled fixed point
 
 
-def scaled_rows(x, scaler, feature_scale=None, encoding=None):
-    """Rows (n, n_features), double, as the kernel or network takes them: the one place for it.
-
-    Parameters
-    ----------
-    x : Value
-    scaler : InputScaler
-    feature_scale : tensor of shape (n_encoded,) or None
-        What the encoded columns are multiplied by.
-    encoding : Encoding or None
-        Of the columns.
-    """
+def prepared_rows(x, preparation):
+    """Rows (n, n_features), double, after a Preparation: `Preparation.transform` on a graph."""
+    encoding, feature_scale = preparation.encoding, preparation.feature_scale
     if encoding is not None and encoding.scores:
         x = x.beside(
             *(_interpolated(x.columns([j]), *function) for j, *function in encoding.scores)
         )
     if feature_scale is not None:
         x = x * feature_scale
+    return scaled_rows(x, preparation.scaler)
+
+
+def scaled_rows(x, scaler):
+    """Rows, double, after an InputScaler: `InputScaler.transform` on a graph."""
     if scaler.mode is None:
         return x
     x = x / scaler.scale_
@@ -56,7 +52,7 @@ def ridge_decision(estimator, x):
     kernel = fitted.kernel
     coef = torch.as_tensor(estimator.dual_coef_).double().cpu().reshape(len(fitted.X), -1)
     intercept = torch.as_tensor(estimator.intercept_).double().cpu().reshape(-1)
-    rows = scaled_rows(x, kernel.scaler, kernel.feature_scale, kernel.encoding)
+    rows = prepared_rows(x, kernel.preparation)
     return kernel_times(rows, kernel, fitted.scaled.double().cpu(), coef) + intercept
 
 
@@ -66,8 +62,7 @@ def network_outputs(estimator, x, n_steps=None):
     `n_steps` is that of a DEQ's unrolled fixed point.
     """
     features, readout = estimator.module_.features, estimator.module_.readout
-    before = estimator._scaler
-    rows = scaled_rows(x, before.scaler, before.feature_scale, before.encoding)
+    rows = prepared_rows(x, estimator._scaler)
     rows = rows.to(DOUBLE if readout.weight.dtype == torch.float64 else FLOAT)
     residual = None
     if isinstance(features, DEQ):

@@ -1,0 +1,39 @@
+"""Which DEQ a network is to be: found by the shared search, or the paper's."""
+
+from .._row_keys import row_keys
+from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, OF_NETWORKS, resolve
+from .._search.encodings import kinds_of
+from .._search.search import Choice, search_kernel
+from .._torch import make_generator
+
+# of a DEQ, but for its kernel: a network's is the conjugate kernel until it is trained
+NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
+
+
+def choose(X, target, w, given, *, search, classify, encoding, feature_weights, seed):
+    """The Choice of DEQ parameters, encoding and feature weights for a network.
+
+    Parameters
+    ----------
+    X : tensor of shape (n, n_features)
+    target : tensor of shape (n, n_outputs)
+        Of unit variance, or +1 and -1.
+    w : tensor of shape (n,)
+    given : dict
+        The DEQ parameters to keep.
+    search : bool
+        Whether the others are searched; else they are the paper's.
+    classify : bool
+    encoding : {"auto", "quantile", "bins", None}
+    feature_weights : bool
+        Whether to learn them.
+    seed : int
+    """
+    if not search:
+        return Choice(resolve(given, [HIGH_DIM])[0])
+    keys = row_keys(X, make_generator(seed))
+    return search_kernel(
+        X, target, w, keys, {"kernel": "ck", **given}, classify=classify, alphas=None,
+        feature_weights=feature_weights, candidates=OF_NETWORKS,
+        encodings=kinds_of(encoding),
+    )[0]  # fmt: skip
