@@ -4,7 +4,7 @@ Quickstart: DEQ kernels beside scikit-learn's own models
 
 Four real data sets, five models, one table. Then a grid search over a pipeline, and a look at why a
 shallow network can stand in for an infinitely deep one: the two have the same kernel. All of it
-takes half a minute on two cores.
+takes about a minute on two cores.
 """
 
 # %%
