@@ -1,8 +1,9 @@
-"""The deep equilibrium model and the explicit network as plain torch modules.
+"""The deep equilibrium model and explicit networks as plain torch modules.
 
-They give features; put a readout, any module, behind them. Neither knows of estimators.
+They give features; put a readout, any module, behind them. None knows of estimators.
 """
 
+from ._nets.exact import ExactNetwork
 from ._nets.modules import DEQ, ExplicitNetwork
 
-__all__ = ["DEQ", "ExplicitNetwork"]
+__all__ = ["DEQ", "ExactNetwork", "ExplicitNetwork"]

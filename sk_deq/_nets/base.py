@@ -23,7 +23,6 @@ from .._base import (
     unchanged_on_error,
 )
 from .._callbacks import begin_fit
-from .._row_keys import row_keys
 from .._scaling import INPUT_SCALINGS
 from .._search.encodings import ENCODINGS
 from .._search.preparation import Preparation
@@ -31,10 +30,12 @@ from .._torch import make_generator, resolve_dtype, to_tensor
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
+from .lesson import Lesson, scaled_rows
+from .pays import epochs_that_pay, keys_of
 from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
-_MIN_EPOCHS, _MIN_STEPS = 20, 150
+_MIN_EPOCHS, _MIN_STEPS, _STEPS_FROM_START = 20, 150, 80
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
@@ -100,8 +101,9 @@ class BaseNetwork(DEQEstimator):
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
             choice = self._choose(X, target, weight, task, distillation, random_state)
+            preparation = None if distillation is None else distillation.preparation
             module, scaler, fitted = self._new_network(
-                X, weight, task, like, exact, generator, choice
+                X, weight, task, like, exact, generator, choice, preparation
             )
         if distillation is not None:
             distillation.check(task)
@@ -109,21 +111,26 @@ class BaseNetwork(DEQEstimator):
                 distillation.begin(module)
         if X_unlabeled is not None:
             X, target, weight = self._with_unlabeled(X_unlabeled, X, target, weight)
-        lesson = Lesson(module, scaler, task, distillation)
+        lesson = Lesson(module, scaler, task, distillation, self._searches)
         fitted |= {"module_": module, "_scaler": scaler, "_task": task, "_like": like}
         known = fitted | task.fitted  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
         data, diverged = lesson.tensors(X, target, weight), None
         net = self._net if again and partial else None
         with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
-            if self._searches and not again and distillation is None:
-                self._begin_readout(lesson, X, *data)
-            if self._solves_readout:
+            max_epochs, last = self._max_epochs(len(X), batch_size, lesson.from_start), None
+            if lesson.begins_solved and not again:
+                keys = keys_of(X)
+                lesson.begin_readout(module, *data, keys)
+                if self.train == "auto" and valid is None and not partial:
+                    last = self._last(lesson, data, keys, batch_size, max_epochs, generator)
+            if self._solves_readout or last == 0:
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
                 fitted, diverged = self._train(
                     lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
                     partial=partial, before=self.history_ if again and partial else [], net=net,
+                    max_epochs=max_epochs, last=last,
                 )  # fmt: skip
             forget(self, "agreement_", *(() if again else _FOUND))
             for name, value in (known | fitted).items():
@@ -197,9 +204,8 @@ class BaseNetwork(DEQEstimator):
 
     @property
     def _solves_readout(self):
-        """Whether the features stay as they begin; "auto": where the search has suited them."""
-        distils = getattr(self, "teacher", None) is not None
-        return self.train == "readout" or (self.train == "auto" and self._searches and not distils)
+        """Whether the features are to stay as they begin."""
+        return self.train == "readout"
 
     def _given(self):
         """The DEQ parameters that are not "auto"."""
@@ -213,24 +219,25 @@ class BaseNetwork(DEQEstimator):
             return distillation.choice(self._given())
         return choose(
             X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
-            search=self._searches, classify=not self._numeric, encoding=self.encoding,
-            feature_weights=self.feature_weights == "auto",
+            candidates=self._candidates if self._searches else None, classify=not self._numeric,
+            encoding=self.encoding, feature_weights=self.feature_weights == "auto",
             seed=random_state.randint(np.iinfo(np.int32).max) if self._searches else 0,
         )  # fmt: skip
 
-    def _new_network(self, X, weight, task, like, exact, generator, choice):
+    def _new_network(self, X, weight, task, like, exact, generator, choice, preparation):
         """A network for these rows, what prepares them, and fitted attributes it comes with.
 
-        `exact` says that float64 costs nothing.
+        `exact` says that float64 costs nothing; `preparation`, if not None, is to be that of rows.
         """
         device = self._resolve_device(like)
         if self.dtype == "auto":
             dtype = torch.float64 if exact and not device.startswith("mps") else torch.float32
         else:
             dtype = resolve_dtype(self.dtype)
-        preparation = Preparation.of(choice)
-        preparation.scaler.fit(preparation.weighted(X), weight)
-        features, fitted = self._make_features(preparation.scaler, choice.parameters, generator)
+        if preparation is None:
+            preparation = Preparation.of(choice)
+            preparation.scaler.fit(preparation.weighted(X), weight)
+        features, fitted = self._make_features(preparation, X, choice.parameters, generator)
         fitted |= {f"{name}_": choice.parameters[name] for name in NETWORK_PARAMETERS}
         if choice.results:
             fitted |= {"search_results_": choice.results, "encoding_": choice.encoding_name}
@@ -245,26 +252,52 @@ class BaseNetwork(DEQEstimator):
         fitted |= {"device_": device, "_n_epochs": 0}
         return module.to(device=device, dtype=dtype), preparation, fitted
 
-    def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net):
+    def _max_epochs(self, n_rows, batch_size, from_start):
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        n_steps = _STEPS_FROM_START if from_start else _MIN_STEPS
+        return max(-(-n_steps // -(-n_rows // batch_size)), _MIN_EPOCHS)
+
+    def _new_net(self, lesson, module, batch_size, max_epochs, **settings):
+        """The TrainingNet of a module that learns a lesson."""
+        from .training import make_net
+
+        lr, weight_decay = self._rates(lesson)
+        return make_net(
+            module, criterion=lesson.loss, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
+            weight_decay=weight_decay, to_start=lesson.from_start, accuracy=lesson.task.accuracy,
+            **settings,
+        )  # fmt: skip
+
+    def _last(self, lesson, data, keys, batch_size, max_epochs, generator):
+        """The epoch that train="auto" is to end with, None for max_epochs."""
+        from .training import train
+
+        if lesson.distillation is not None:
+            return 0 if lesson.distillation.is_ridge else None
+
+        def losses(module, data, valid):
+            net = self._new_net(lesson, module, batch_size, max_epochs)
+            return [epoch["valid_loss"] for epoch in train(net, data, valid, generator, None)[0]]
+
+        return epochs_that_pay(lesson, data, keys, losses)
+
+    def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net,
+               max_epochs, last):  # fmt: skip
         """Train every parameter; if `partial`: one more epoch at a constant rate, by `net`.
 
-        Returns the fitted attributes; `before` is the history so far.
+        Returns the fitted attributes; `before` is the history so far. Of `max_epochs` those up to
+        `last` are trained, if that is not None.
         """
-        from .training import make_net, train
+        from .training import train
 
-        max_epochs = self.max_epochs
-        if max_epochs == "auto":
-            max_epochs = max(-(-_MIN_STEPS // -(-len(data[0]) // batch_size)), _MIN_EPOCHS)
         if net is None:
-            lr, weight_decay = self._rates(lesson.takes_over)
-            net = make_net(
-                lesson.module, criterion=lesson.loss, max_epochs=1 if partial else max_epochs,
-                batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-                accuracy=lesson.task.accuracy,
+            net = self._new_net(
+                lesson, lesson.module, batch_size, 1 if partial else max_epochs, last=last,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
                 callbacks=self.callbacks, verbose=self.verbose, one_cycle=not partial,
             )  # fmt: skip
-        told = None if partial else begin(max_epochs=max_epochs)
+        told = None if partial else begin(max_epochs=last or max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
         epochs, diverged = train(net, data, valid, generator, tell)
         lesson.module.eval()
@@ -278,20 +311,11 @@ class BaseNetwork(DEQEstimator):
             **_reported(history),
         }, diverged
 
-    def _rates(self, takes_over):
-        """Peak learning rate and weight decay; `takes_over`: from the weights of a teacher."""
-        auto, given = self._auto_rates[takes_over], (self.lr, self.weight_decay)
+    def _rates(self, lesson):
+        """Peak learning rate and weight decay."""
+        kind = "start" if lesson.from_start else "teacher" if lesson.takes_over else "labels"
+        auto, given = self._auto_rates[kind], (self.lr, self.weight_decay)
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
-
-    def _begin_readout(self, lesson, X, rows, target, weight):
-        """Solve for the readout in closed form, the penalty chosen by leave-one-out."""
-        readout = lesson.module.readout
-        Z = forward_in_passes(lesson.module.features, rows).double().cpu()
-        keys = row_keys(X, make_generator(0)).cpu()
-        weights, bias = lesson.task.solve_left_out(Z, target.cpu(), weight.double().cpu(), keys)
-        with torch.no_grad():
-            readout.weight.copy_(weights)
-            readout.bias.copy_(bias)
 
     def _fit_readout(self, lesson, rows, target, weight, begin):
         """Leave the random features as they are and solve for the readout."""
@@ -300,7 +324,7 @@ class BaseNetwork(DEQEstimator):
         with reported_to(features, statistics):
             Z = forward_in_passes(features, rows)
         n_iter = 1
-        if not self._searches:
+        if not lesson.begins_solved:
             decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
             Z = Z.double().cpu().numpy()  # whatever the network's dtype: solvers want precision
             weights, bias, n_iter = lesson.task.solve_readout(
@@ -320,7 +344,7 @@ class BaseNetwork(DEQEstimator):
             warn(
                 f"The loss was not finite in epoch {epoch['epoch']}: training stopped and the best "
                 f"weights so far, of loss {diverged:.3g}, were restored. Lower "
-                f"lr={self._rates(lesson.takes_over)[0]:g}.",
+                f"lr={self._rates(lesson)[0]:g}.",
                 ConvergenceWarning,
             )
         elif epoch.get("fixed_point_failures"):
@@ -342,36 +366,10 @@ class BaseNetwork(DEQEstimator):
         return {**super()._state(), "_net": None}
 
 
-class Lesson:
-    """A network and what it is to give for each row: targets of a task, or a teacher's outputs."""
-
-    def __init__(self, module, scaler, task, distillation):
-        self.module, self.scaler, self.task = module, scaler, task
-        self.distillation = distillation
-        self.loss = task.loss if distillation is None else distillation.loss
-        self.takes_over = distillation is not None and distillation.is_of_size(module)
-
-    def tensors(self, X, target, weight):
-        """Scaled rows, what they are to give, and weights, as the network takes them."""
-        if self.distillation is None:
-            target = self.task.to_network(target)
-        else:
-            target = self.distillation.target(X, self.task)
-        like = self.module.readout.weight
-        target = target.to(like if target.is_floating_point() else like.device)
-        return scaled_rows(self.module, self.scaler, X), target, weight.to(like)
-
-
 def _reported(history):
     """The history as an attribute, and what its last epoch says of fixed points, if anything."""
     names = [name for name in ("fixed_point_n_iter", "fixed_point_residual") if name in history[-1]]
     return {"history_": history, **{f"{name}_": history[-1][name] for name in names}}
-
-
-def scaled_rows(module, scaler, X):
-    """Rows X (n, n_features) as the network takes them: scaled, on its device, in its precision."""
-    like = module.readout.weight
-    return to_tensor(scaler.transform(to_tensor(X)), dtype=like.dtype, device=like.device)
 
 
 def _weighted_rows(X, y, sample_weight):

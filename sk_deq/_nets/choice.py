@@ -1,7 +1,7 @@
 """Which DEQ a network is to be: found by the shared search, or the paper's."""
 
 from .._row_keys import row_keys
-from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, OF_NETWORKS, resolve
+from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, resolve
 from .._search.encodings import kinds_of
 from .._search.search import Choice, search_kernel
 from .._torch import make_generator
@@ -10,7 +10,7 @@ from .._torch import make_generator
 NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
 
 
-def choose(X, target, w, given, *, search, classify, encoding, feature_weights, seed):
+def choose(X, target, w, given, *, candidates, classify, encoding, feature_weights, seed):
     """The Choice of DEQ parameters, encoding and feature weights for a network.
 
     Parameters
@@ -21,19 +21,19 @@ def choose(X, target, w, given, *, search, classify, encoding, feature_weights, 
     w : tensor of shape (n,)
     given : dict
         The DEQ parameters to keep.
-    search : bool
-        Whether the others are searched; else they are the paper's.
+    candidates : sequence of dict or None
+        Kernels among which the others are searched; None: they are the paper's.
     classify : bool
     encoding : {"auto", "quantile", "bins", None}
     feature_weights : bool
         Whether to learn them.
     seed : int
     """
-    if not search:
+    if candidates is None:
         return Choice(resolve(given, [HIGH_DIM])[0])
     keys = row_keys(X, make_generator(seed))
     return search_kernel(
-        X, target, w, keys, {"kernel": "ck", **given}, classify=classify, alphas=None,
-        feature_weights=feature_weights, candidates=OF_NETWORKS,
+        X, target, w, keys, given, classify=classify, alphas=None,
+        feature_weights=feature_weights, candidates=candidates,
         encodings=kinds_of(encoding),
     )[0]  # fmt: skip

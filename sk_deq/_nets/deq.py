@@ -5,6 +5,7 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._search.candidates import OF_NETWORKS
 from .._theory.activations import get_activation
 from .._warn import warn
 from .classifier import NetworkClassifier
@@ -24,14 +25,23 @@ class DEQFeatures:
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
-    _auto_rates = {False: (0.005, 0.1)}  # peak rate and weight decay
+    # peak rate and weight decay: on labels, and from the start that the search gives
+    _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0)}
 
-    def _make_features(self, scaler, parameters, generator):
-        """The DEQ on scaled rows."""
+    _candidates = OF_NETWORKS
+
+    def _given(self):
+        """The parameters that are not "auto"; features of random weights have the CK."""
+        return {"kernel": "ck", **super()._given()}
+
+    def _make_features(self, preparation, X, parameters, generator):
+        """The DEQ on prepared rows."""
+        scaler = preparation.scaler
         activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
-        if not self._solves_readout and gain > _TOLD_FROM * MAX_GAIN:
+        contract = not (self._solves_readout or self._searches)
+        if contract and gain > _TOLD_FROM * MAX_GAIN:
             warn(
                 f"recurrent_var={recurrent_var} makes the layer expand distances by up to "
                 f"{gain:.2f}; train='all' keeps that below {MAX_GAIN} and starts from a recurrent "
@@ -41,11 +51,11 @@ class DEQFeatures:
                 UserWarning,
             )
         deq = DEQ(
-            scaler.n_features_out_, self.width, activation=activation,
+            preparation.transform(X[:1]).shape[1], self.width, activation=activation,
             recurrent_var=recurrent_var, input_var=parameters["input_var"],
             bias_var=scaler.bias_var_, center=parameters["center"], tau0=scaler.tau0_ or 1.0,
             solver=self.fixed_point_solver,
-            tol=self.tol, max_iter=self.max_iter, contract=not self._solves_readout,
+            tol=self.tol, max_iter=self.max_iter, contract=contract,
             generator=generator, dtype=torch.float32,
         )  # fmt: skip
         return deq, {}

@@ -3,13 +3,16 @@
 import math
 
 import torch
+from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._array_api import to_numpy
+from .._search.candidates import DEQ_PARAMETERS
 from .._search.search import Choice
+from .._solve.calibration import class_logits
 from .choice import NETWORK_PARAMETERS
-from .tasks import Classification, cross_entropy, squared_error
+from .tasks import cross_entropy, squared_error
 
 _TEMPERATURE = 4.0  # softens the teacher's probabilities
 
@@ -25,10 +28,10 @@ class Distillation:
 
     Parameters
     ----------
-    teacher : estimator of type `kind`, or FrozenEstimator of one
+    teacher : estimator of one of the types `kinds`, or FrozenEstimator of one
         Fitted.
-    kind : type
-        DEQClassifier or DEQRegressor.
+    kinds : (type, type)
+        Of DEQ networks and of kernel ridges.
 
     Raises
     ------
@@ -38,20 +41,26 @@ class Distillation:
         If it is not fitted.
     """
 
-    def __init__(self, teacher, kind):
+    def __init__(self, teacher, kinds):
         self.teacher = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
-        if not isinstance(self.teacher, kind):
-            raise TypeError(
-                f"teacher must be a fitted {kind.__name__}, got {type(self.teacher).__name__}."
-            )
+        if not isinstance(self.teacher, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"teacher must be a fitted {names}, got {type(self.teacher).__name__}.")
         check_is_fitted(self.teacher)
-        self.classify = isinstance(self.teacher._task, Classification)
+        self.is_ridge = isinstance(self.teacher, kinds[1])
+        self.classify = is_classifier(self.teacher)
         self.loss = softened_cross_entropy if self.classify else squared_error
+
+    @property
+    def preparation(self):
+        """How a kernel ridge prepares rows: its student is to compute the same kernel."""
+        return self.teacher._fitted_rows.kernel.preparation if self.is_ridge else None
 
     def choice(self, given):
         """The Choice of the teacher, but for the DEQ parameters given."""
-        parameters = {name: getattr(self.teacher, f"{name}_") for name in NETWORK_PARAMETERS}
-        before = self.teacher._scaler
+        names = DEQ_PARAMETERS if self.is_ridge else NETWORK_PARAMETERS
+        parameters = {name: getattr(self.teacher, f"{name}_") for name in names}
+        before = self.preparation if self.is_ridge else self.teacher._scaler
         scale = before.feature_scale
         return Choice(
             {"kernel": "ck", **parameters, **given}, encoding=before.encoding,
@@ -66,25 +75,34 @@ class Distillation:
         if to_numpy(ours).tolist() != to_numpy(theirs).tolist():
             raise ValueError(f"y has the classes {ours}, the teacher {theirs}.")
 
+    def outputs(self, X):
+        """Logits (n, n_classes) or targets (n, n_outputs) of the teacher for rows X, a tensor."""
+        if not self.is_ridge:
+            outputs = self.teacher._outputs_of(X)
+            return outputs if self.classify else self.teacher._task.unscaled(outputs)
+        decision = self.teacher._decision(X, "predict")[0]
+        if not self.classify:
+            return decision.reshape(len(X), -1)
+        one = self.teacher.classes_.shape[0] == 1
+        return decision if one else class_logits(decision, self.teacher.temperature_)
+
     def target(self, X, task):
         """What the network is to give for rows X: logits, or standardised values."""
-        outputs = self.teacher._outputs_of(X)
-        if self.classify:
-            return outputs
-        return task.to_network(self.teacher._task.from_network(outputs).reshape(len(X), -1))
+        return self.outputs(X) if self.classify else task.to_network(self.outputs(X))
 
     def agreement(self, student, X):
         """Share of equal classes, or R^2, of the two's predictions for rows X, a tensor."""
-        ours, theirs = student._outputs_of(X), self.teacher._outputs_of(X)
+        ours, theirs = student._outputs_of(X), self.outputs(X)
         if self.classify:
             return float((ours.argmax(1) == theirs.argmax(1).to(ours.device)).double().mean())
-        theirs = self.teacher._task.from_network(theirs)
-        error = theirs - student._task.from_network(ours).to(theirs.device)
+        error = theirs - student._task.unscaled(ours).to(theirs.device)
         spread = (theirs - theirs.mean(0)).square().sum(0)
         return float((1 - error.square().sum(0) / spread).mean())
 
     def is_of_size(self, module):
         """Whether a network has the teacher's width and inputs."""
+        if self.is_ridge:
+            return False
         source = self.teacher.module_.features
         return module.features.input_weight.shape == source.input_weight.shape
 

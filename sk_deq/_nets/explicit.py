@@ -4,12 +4,19 @@ import math
 from numbers import Integral
 
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
+from .._scaling import row_norms
+from .._search.candidates import CANDIDATES, OF_NETWORKS
 from .._theory.four_numbers import deq_numbers, require_high_dim
+from .._theory.gated import exact_match
 from .._theory.matching import solve_matching
 from .._theory.spec import deq_spec
 from .distillation import Distillation
+from .exact import ExactNetwork
 from .modules import ExplicitNetwork
 
 
@@ -17,14 +24,15 @@ class ExplicitFeatures:
     """What makes a network an EquivalentExplicit estimator."""
 
     _parameter_constraints = {
-        "kernel": [StrOptions({"ck", "ntk"})],
-        "matching": [StrOptions({"auto", "high_dim"})],
+        "kernel": [StrOptions({"auto", "ck", "ntk"})],
+        "matching": [StrOptions({"auto", "exact", "high_dim"})],
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "teacher": [HasMethods("predict"), None],
     }
 
-    # peak rate and weight decay: on labels, and from where a teacher's weights are taken over
-    _auto_rates = {False: (0.003, 0.3), True: (0.001, 0.0)}
+    # peak rate and weight decay: on labels, from where a teacher's weights are taken over, and from
+    # the start that the search gives
+    _auto_rates = {"labels": (0.003, 0.3), "teacher": (0.001, 0.0), "start": (0.001, 10.0)}
 
     @classmethod
     def from_deq(cls, deq, **params):
@@ -42,40 +50,97 @@ class ExplicitFeatures:
         object
             An estimator of this class.
         """
-        if not isinstance(deq, cls._counterpart):
-            raise TypeError(f"deq must be a {cls._counterpart.__name__}, got {type(deq).__name__}.")
+        kind = cls._teachers[0]
+        if not isinstance(deq, kind):
+            raise TypeError(f"deq must be a {kind.__name__}, got {type(deq).__name__}.")
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         return cls(**{**copied, **params})
 
-    def _given(self):
-        """The four numbers are those of centred networks."""
-        return {"center": True, **super()._given()}
+    @classmethod
+    def from_kernel_ridge(cls, ridge, **params):
+        """Return an unfitted estimator that compresses a kernel ridge.
 
-    def _make_features(self, scaler, parameters, generator):
-        """The matched network on scaled rows, and what it was matched to."""
-        input_var = parameters["input_var"]
-        setting = "center=False cannot be matched: matching='high_dim'"
-        require_high_dim(
-            parameters["center"], 0.0, self.kernel, setting, "KernelMatcher(matching='exact')"
-        )
+        Its fit draws random features of the ridge's kernel, in the columns and at the scale that
+        the ridge found, and solves for a readout that gives what the ridge gives for the rows of
+        fit. Predictions then cost the same however many rows the ridge was fitted to;
+        ``agreement_`` says how near they are. With ``train="all"`` the network is trained towards
+        the ridge from there.
+
+        Parameters
+        ----------
+        ridge : DEQKernelRidgeClassifier or DEQKernelRidge
+            Fitted.
+        **params
+            Parameters that are to differ from the defaults, for instance ``width``.
+
+        Returns
+        -------
+        object
+            An estimator of this class, with the ridge as its teacher.
+
+        Raises
+        ------
+        TypeError
+            If it is another estimator.
+        sklearn.exceptions.NotFittedError
+            If the ridge is not fitted.
+        """
+        kind = cls._teachers[1]
+        if not isinstance(ridge, kind):
+            raise TypeError(f"ridge must be a {kind.__name__}, got {type(ridge).__name__}.")
+        check_is_fitted(ridge)
+        return cls(teacher=FrozenEstimator(ridge), **params)
+
+    @property
+    def _by_numbers(self):
+        """Whether the four numbers are to be matched, whatever the DEQ."""
+        return self.matching == "high_dim" or self.n_layers not in ("auto", 1)
+
+    @property
+    def _candidates(self):
+        """Kernels to search: an exact match may have any."""
+        return OF_NETWORKS if self._by_numbers else CANDIDATES
+
+    def _given(self):
+        """The parameters that are not "auto"; four numbers are those of centred networks."""
+        given = super()._given()
+        if self.kernel != "auto":
+            given["kernel"] = self.kernel
+        return {"center": True, **given} if self._by_numbers else given
+
+    def _make_features(self, preparation, X, parameters, generator):
+        """The matched network on prepared rows, and what it was matched to."""
+        scaler, input_var = preparation.scaler, parameters["input_var"]
         # the DEQ's bias is a constant coordinate of its input, and becomes one of the match's
         bias_var = scaler.bias_var_ / input_var
-        tau0 = scaler.tau0_ or 1.0
+        tau0 = math.hypot(scaler.tau0_ or 1.0, bias_var**0.5)
         spec = deq_spec(
             parameters["activation"], parameters["recurrent_var"], input_var,
-            tau0=math.hypot(tau0, bias_var**0.5),
+            center=parameters["center"], tau0=tau0,
         )  # fmt: skip
-        # frozen features have a conjugate kernel only: that one gets the NTK's numbers
-        kernel = "ck" if self._solves_readout else self.kernel
-        target = deq_numbers(spec, self.kernel)
-        match = solve_matching(target, spec.tau0, kernel, self.n_layers)
-        size = scaler.n_features_out_, self.width
-        features = ExplicitNetwork(
-            *size, match.layers, bias_var=bias_var, tau0=tau0, generator=generator,
-            dtype=torch.float32,
-        )  # fmt: skip
-        return features, {"match_": match}
+        rows = preparation.transform(X)
+        size, kernel = (rows.shape[1], self.width), parameters["kernel"]
+        ntk_of_all = False
+        options = {"bias_var": bias_var, "generator": generator, "dtype": torch.float32}
+        if self.matching == "exact" or not (self._by_numbers or spec.center):
+            if self._by_numbers:
+                raise ValueError(
+                    f"matching='exact' has one layer, got n_layers={self.n_layers}; "
+                    "use n_layers='auto' or matching='high_dim'."
+                )
+            rows = nn.functional.pad(rows, (0, 1), value=bias_var**0.5)
+            match = exact_match(spec, kernel, row_norms(rows).cpu())
+            features = ExactNetwork(*size, match, **options)
+        else:
+            setting = "center=False cannot be matched: matching='high_dim'"
+            require_high_dim(spec.center, 0.0, kernel, setting, "matching='exact'")
+            # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
+            matched = "ck" if self._solves_readout or self._searches else kernel
+            ntk_of_all = matched == "ntk"
+            match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
+            features = ExplicitNetwork(*size, match.layers, tau0=scaler.tau0_ or 1.0, **options)
+        return features, {"match_": match, "kernel_": kernel, "_ntk_of_all": ntk_of_all}
 
     def _distillation(self, unlabeled):
         """The Distillation from the teacher, or None."""
@@ -83,7 +148,7 @@ class ExplicitFeatures:
             if unlabeled:
                 raise ValueError("X_unlabeled needs a teacher to label its rows.")
             return None
-        distillation = Distillation(self.teacher, self._counterpart)
-        if self.train == "readout":
+        distillation = Distillation(self.teacher, self._teachers)
+        if self.train == "readout" and not distillation.is_ridge:
             raise ValueError("teacher needs train='all': a readout alone cannot follow a DEQ.")
         return distillation

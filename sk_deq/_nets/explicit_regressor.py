@@ -2,6 +2,7 @@
 
 from sklearn.base import _fit_context
 
+from .._ridge.regressor import DEQKernelRidge
 from .deq import DEQRegressor
 from .explicit import ExplicitFeatures
 from .regressor import NetworkRegressor
@@ -32,9 +33,10 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    kernel : {"ck", "ntk"}, default="ck"
+    kernel : {"ck", "ntk", "auto"}, default="auto"
         Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
-        the NTK of training recurrent weights and readout.
+        the NTK of training recurrent weights and readout. "auto" is searched as the parameters
+        above are, and is the conjugate kernel where nothing is searched.
     hyperparameters : {"loo", None}, default=None
         What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
         bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
@@ -46,10 +48,12 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         values, as in the kernel ridge estimators.
     feature_weights : {"auto", None}, default="auto"
         With hyperparameters="loo", whether columns are weighted too, as there.
-    matching : {"auto", "high_dim"}, default="auto"
+    matching : {"auto", "high_dim", "exact"}, default="auto"
         "high_dim": one to three hidden layers with the four numbers of the DEQ, which determine its
         kernel for high-dimensional data; with bias_var > 0, when rows are no longer nearly
-        orthogonal, less closely. "auto" is the same.
+        orthogonal, less closely. "exact": one hidden layer whose activations depend on the norm of
+        the row and whose conjugate kernel is the DEQ's kernel for rows of any norms and dimension.
+        "auto" is "high_dim" for centred DEQs, whose theory that is, and "exact" for others.
     n_layers : int or "auto", default="auto"
         Number of hidden layers; "auto" takes the fewest that suffice.
     train : {"auto", "all", "readout"}, default="auto"
@@ -96,13 +100,16 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
 
     Attributes
     ----------
-    match_ : MatchResult
-        Layers, target and achieved coefficients, residual of the match.
+    match_ : MatchResult or GatedNetwork
+        Layers, target and achieved coefficients, residual of the match; or the activations of an
+        exact one.
+    kernel_ : {"ck", "ntk"}
+        The kernel matched.
     agreement_ : float
         With a teacher: R^2 of the two's predictions on X_val, or else on X.
     module_ : torch.nn.Sequential
-        The network: ``features``, a :class:`sk_deq.modules.ExplicitNetwork`, and ``readout``. It
-        expects rows as ``input_scaling`` leaves them.
+        The network: ``features``, a :class:`sk_deq.modules.ExplicitNetwork` or
+        :class:`sk_deq.modules.ExactNetwork`, and ``readout``. It expects prepared rows.
     history_ : list of dict
         One entry per epoch: losses, seconds. For train="readout" one, of the seconds.
     n_iter_ : int
@@ -154,7 +161,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     True
     """
 
-    _counterpart = DEQRegressor
+    _teachers = DEQRegressor, DEQKernelRidge
     _parameter_constraints = {
         **NetworkRegressor._parameter_constraints,
         **ExplicitFeatures._parameter_constraints,
@@ -163,7 +170,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     def __init__(
         self, width=512, *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
-        input_scaling="auto", kernel="ck",
+        input_scaling="auto", kernel="auto",
         hyperparameters=None, encoding="auto", feature_weights="auto",
         matching="auto", n_layers="auto",
         train="auto", teacher=None,

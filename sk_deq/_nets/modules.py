@@ -30,7 +30,7 @@ __all__ = ["DEQ", "ExplicitNetwork"]
 MAX_GAIN = 0.95
 
 
-_CONSTRAINTS = {
+CONSTRAINTS = {
     "in_features": [Interval(Integral, 1, None, closed="left")],
     "width": [Interval(Integral, 1, None, closed="left")],
     "bias_var": DEQ_CONSTRAINTS["bias_var"],
@@ -44,7 +44,7 @@ _SOLVER_CONSTRAINTS = {
     "max_iter": [Interval(Integral, 1, None, closed="left")],
 }
 _DEQ_CONSTRAINTS = {
-    **_CONSTRAINTS,
+    **CONSTRAINTS,
     **DEQ_CONSTRAINTS,
     **_SOLVER_CONSTRAINTS,
     "contract": ["boolean"],
@@ -55,18 +55,18 @@ _CURVE_CONSTRAINTS = {
 }
 
 
-def _validate(name, constraints, arguments):
+def validate(name, constraints, arguments):
     """Raise scikit-learn's error for the first argument of a module that is not as it must be."""
     validate_parameter_constraints(constraints, {k: arguments[k] for k in constraints}, name)
 
 
-def _normal(shape, variance, generator):
+def drawn_normal(shape, variance, generator):
     """Normal parameters, drawn on the CPU in float64 so that they are the same everywhere."""
     draw = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     return nn.Parameter(math.sqrt(variance) * draw)
 
 
-def _move(module, device, dtype):
+def move(module, device, dtype):
     """To a device and a precision; None means what torch gives new tensors."""
     like = torch.empty(0, device=device, dtype=dtype)
     module.to(device=like.device, dtype=like.dtype)
@@ -160,7 +160,7 @@ class DEQ(nn.Module):
         device=None, dtype=None,
     ):  # fmt: skip
         super().__init__()
-        _validate("DEQ", _DEQ_CONSTRAINTS, locals())
+        validate("DEQ", _DEQ_CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
         self.activation = get_activation(activation)
         if self.activation.lipschitz == 0:
@@ -179,10 +179,10 @@ class DEQ(nn.Module):
         self.register_buffer(
             "_activation_name", torch.tensor(name, dtype=torch.uint8, device="cpu")
         )
-        self.recurrent_weight = _normal((width, width), recurrent_var / width, generator)
-        self.input_weight = _normal((width, in_features), input_var, generator)
-        self.bias = _normal((width,), bias_var, generator)
-        start = _normal((width,), 1.0, generator).detach()
+        self.recurrent_weight = drawn_normal((width, width), recurrent_var / width, generator)
+        self.input_weight = drawn_normal((width, in_features), input_var, generator)
+        self.bias = drawn_normal((width,), bias_var, generator)
+        start = drawn_normal((width,), 1.0, generator).detach()
         self.register_buffer("_direction", nn.functional.normalize(start, dim=0))
         self._follow_direction(50, growth=1.0)
         bound = self._norm().detach().new_tensor(MAX_GAIN / self.activation.lipschitz)
@@ -190,7 +190,7 @@ class DEQ(nn.Module):
             # 5 % above what power iteration sees, so that the initial weight is left as it is
             bound = torch.maximum(bound, 1.05 * self._norm().detach())
         self.register_buffer("max_norm", bound)
-        _move(self, device, dtype)
+        move(self, device, dtype)
 
     def extra_repr(self):
         """Return what ``repr`` shows between the brackets."""
@@ -254,7 +254,7 @@ class DEQ(nn.Module):
         Tensor of shape (n_samples, width)
             The features z, in the precision of the parameters, under ``torch.autocast`` too.
         """
-        _validate("DEQ", _SOLVER_CONSTRAINTS, vars(self))  # they can be set at any time
+        validate("DEQ", _SOLVER_CONSTRAINTS, vars(self))  # they can be set at any time
         options = {"method": self.solver, "tol": self.tol, "max_iter": self.max_iter}
         options |= self.training_options or {}
         if torch.is_autocast_enabled(x.device.type):
@@ -293,7 +293,7 @@ class DEQ(nn.Module):
         ValueError
             If `solver` is unknown or `n_iter` is not a positive integer.
         """
-        _validate("residual_curve", _CURVE_CONSTRAINTS, locals())
+        validate("residual_curve", _CURVE_CONSTRAINTS, locals())
         W, found = self.effective_recurrent_weight(), []
         equilibrium(
             self._drive(x), W, self.activation, self.mean, method=solver, tol=0.0,
@@ -359,19 +359,19 @@ class ExplicitNetwork(nn.Module):
         dtype=None,
     ):  # fmt: skip
         super().__init__()
-        _validate("ExplicitNetwork", _CONSTRAINTS, locals())
+        validate("ExplicitNetwork", CONSTRAINTS, locals())
         self.in_features, self.width = in_features, width
         with own_modes(grad=True):
             self.layers = resolve_layers(layers, math.hypot(tau0, math.sqrt(bias_var)))
-        self.input_weight = _normal((width, in_features), 1.0, generator)
-        self.bias = _normal((width,), bias_var, generator)
+        self.input_weight = drawn_normal((width, in_features), 1.0, generator)
+        self.bias = drawn_normal((width,), bias_var, generator)
         self.hidden = nn.ModuleList()
         for _ in self.layers[1:]:
             hidden = nn.utils.skip_init(nn.Linear, width, width)
-            hidden.weight = _normal((width, width), 1 / width, generator)
+            hidden.weight = drawn_normal((width, width), 1 / width, generator)
             nn.init.zeros_(hidden.bias)
             self.hidden.append(hidden)
-        _move(self, device, dtype)
+        move(self, device, dtype)
 
     def extra_repr(self):
         """Return what ``repr`` shows between the brackets."""

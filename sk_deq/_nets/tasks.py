@@ -138,9 +138,13 @@ class Regression:
         """Targets (n, n_outputs) of mean 0 and variance 1."""
         return (target - self.mean.to(target)) / self.scale.to(target)
 
+    def unscaled(self, outputs):
+        """Targets (n, n_outputs), float64, from what the network gives."""
+        return outputs.double() * self.scale.to(outputs.device) + self.mean.to(outputs.device)
+
     def from_network(self, outputs):
-        """Targets (n,) or (n, n_outputs), float64, from what the network gives."""
-        y = outputs.double() * self.scale.to(outputs.device) + self.mean.to(outputs.device)
+        """Targets as they came, (n,) or (n, n_outputs)."""
+        y = self.unscaled(outputs)
         return y[:, 0] if self.flat else y
 
     def solve_readout(self, Z, target, weight, penalty):

@@ -86,9 +86,10 @@ class TrainingNet(NeuralNet):
     """
 
     def __init__(self, *args, valid=None, weight_decay=0.1, generator=None, statistics=None,
-                 accuracy=None, one_cycle=True, watched=False, **kwargs):  # fmt: skip
+                 accuracy=None, one_cycle=True, watched=False, to_start=False,
+                 **kwargs):  # fmt: skip
         super().__init__(*args, train_split=None, **kwargs)
-        self.watched = watched
+        self.watched, self.to_start = watched, to_start
         self.valid, self.weight_decay, self.generator = valid, weight_decay, generator
         self.statistics, self.accuracy, self.one_cycle = statistics, accuracy, one_cycle
         self.solving = {}  # how the fixed points of training are solved
@@ -105,24 +106,28 @@ class TrainingNet(NeuralNet):
         """AdamW, at learning rates equal to those of a network in standard parametrisation.
 
         Input weights and readout are of unit size and see inputs of size 1 / sqrt(fan in); Adam's
-        steps do not scale with the gradient, so their rates carry the factor sqrt(fan in).
+        steps do not scale with the gradient, so their rates carry the factor sqrt(fan in). With
+        `to_start` weights decay towards those that training begins with, where a readout that has
+        been solved for is.
         """
         module, groups = self.module_, []
         readout, features = module.readout, module.features
         rates = {
             features.input_weight: math.sqrt(features.input_weight.shape[1]),
-            readout.weight: math.sqrt(readout.weight.shape[1]),
+            readout.weight: math.sqrt(readout.weight.shape[1]) * (0.1 if self.to_start else 1.0),
             getattr(features, "recurrent_weight", None): _RECURRENT_RATE,
         }
         for parameter in module.parameters():
             rate = rates.get(parameter, 1.0)
-            decay = self.weight_decay / max(rate, 1.0) if parameter.ndim > 1 else 0.0
+            decays = parameter.ndim > 1 and not self.to_start
+            decay = self.weight_decay / max(rate, 1.0) if decays else 0.0
             groups.append({"params": [parameter], "lr": self.lr * rate, "weight_decay": decay})
         fused = all(p.device.type in ("cpu", "cuda") for p in module.parameters())
         self.optimizer_ = torch.optim.AdamW(groups, fused=fused)
         for group in self.optimizer_.param_groups:
             group["peak"] = group["lr"]
-        self._step = 0
+        self._step, parameters = 0, list(module.parameters())
+        self._start = [p.detach().clone() for p in parameters] if self.to_start else []
         return self
 
     def notify(self, method_name, **cb_kwargs):
@@ -178,6 +183,13 @@ class TrainingNet(NeuralNet):
             group["lr"] = group["peak"] * (1 - math.cos(math.pi * phase)) / 2
         self._step += 1
 
+    @torch.no_grad()
+    def _decay_to_start(self):
+        """AdamW's decay, towards the start in place of 0, at the same pace for all weights."""
+        group = self.optimizer_.param_groups[0]
+        share = min(1.0, self.lr * group["lr"] / group["peak"] * self.weight_decay)
+        torch._foreach_lerp_(list(self.module_.parameters()), self._start, share)
+
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
@@ -210,6 +222,8 @@ class TrainingNet(NeuralNet):
                         training=True,
                     )
                 optimizer.step()
+                if self.to_start:
+                    self._decay_to_start()
             n_rows += len(X)
             loss = loss.detach()
             loss_sum = loss_sum + len(X) * loss
@@ -243,6 +257,17 @@ class _Progress(Callback):
         print("  ".join(parts))
 
 
+class _Last(Callback):
+    """End the training after an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, net, **kwargs):
+        if net.history[-1]["epoch"] == self.epoch:
+            raise KeyboardInterrupt
+
+
 class TellEpochs(Callback):
     """skorch's callback that passes epochs on to a FitTask."""
 
@@ -257,13 +282,15 @@ class TellEpochs(Callback):
             raise KeyboardInterrupt  # ends the training, see TrainingNet.notify
 
 
-def make_net(module, *, patience=None, callbacks=None, verbose=0, **settings):
+def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **settings):
     """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
 
-    `settings` are criterion, max_epochs, batch_size, lr, weight_decay, accuracy and one_cycle.
+    `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, accuracy and
+    one_cycle; `last` is the epoch after which training ends, None for max_epochs.
     """
     callbacks = [deepcopy(c) for c in callbacks or []]
     own = [_BestWeights(patience), *([_Progress()] if verbose else [])]
+    own += [_Last(last)] if last is not None else []
     net = TrainingNet(
         module, statistics=SolverStatistics(), watched=bool(callbacks),
         callbacks=own + callbacks, device=None, verbose=0, **settings,

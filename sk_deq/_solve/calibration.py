@@ -19,7 +19,12 @@ def class_probabilities(decision, factor):
     -------
     tensor of shape (n, n_classes)
     """
-    return (factor * _per_class(decision)).softmax(1)
+    return class_logits(decision, factor).softmax(1)
+
+
+def class_logits(decision, factor):
+    """The logits of `class_probabilities`, (n, n_classes)."""
+    return factor * _per_class(decision)
 
 
 def fit_temperature(decision, targets, sample_weight):

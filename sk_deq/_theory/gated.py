@@ -13,12 +13,13 @@ norm of the row. For rows of one norm a single group suffices, with f_k = sqrt(b
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 
 from .._state import storable
 from .._torch import single_thread
+from .activations import ACTIVATIONS
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
 from .expectations import FLOOR, gaussian_rule, hermite_coefficients
 from .pair import DEQPairKernel
@@ -66,18 +67,22 @@ class _Span:
         return torch.einsum("kt,jka->jta", h, self.factors)
 
     def look_up(self, group, t, weights):
-        """sigma_j(t; n) of one group for t (n, n_neurons) and the weights of the rows' norms."""
+        """sigma_j(t; n) of one group for t (n, n_neurons) and the weights of the rows' norms.
+
+        Differentiable in t.
+        """
         table, weights = self.tables[group].to(t), weights.to(t)
-        out = torch.empty_like(t)
+        x = (t.clamp(-self.cut, self.cut) + self.cut) * ((_N_POINTS - 1) / (2 * self.cut))
+        i = x.detach().long().clamp_(max=_N_POINTS - 2)
+        if table.shape[1] == 1:  # the same function for all rows, times a factor
+            low, rise = table[:-1, 0], table.diff(dim=0)[:, 0]
+            return torch.addcmul(low[i], rise[i], x - i) * weights
         n_rows = max(1, _TILE // max(1, t.shape[1]))
-        for start in range(0, len(t), n_rows):
-            rows = slice(start, start + n_rows)
-            x = t[rows].clamp(-self.cut, self.cut).add_(self.cut)
-            x *= (_N_POINTS - 1) / (2 * self.cut)
-            i = x.long().clamp_(max=_N_POINTS - 2)
-            low, high = ((table[k] @ weights[rows, :, None])[..., 0] for k in (i, i + 1))
-            out[rows] = torch.lerp(low, high, x - i)
-        return out
+        tiles = []
+        for place, cell, w in zip(*(a.split(n_rows) for a in (x, i, weights)), strict=True):
+            low, high = ((table[k] @ w[:, :, None])[..., 0] for k in (cell, cell + 1))
+            tiles.append(torch.lerp(low, high, place - cell))
+        return torch.cat(tiles) if tiles else t
 
 
 @storable
@@ -197,14 +202,20 @@ class GatedNetwork:
 
         sigma_j(t; n) / sqrt(number of neurons of group j), looked up in a table.
         """
-        features = torch.empty_like(t)
+        features = None
         for span, rows in self._spans_of(norms):
-            weights = span.weights(norms[rows])
-            inputs, outputs = (x.tensor_split(self.n_groups, 1) for x in (t[rows], features))
-            for group, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
-                n_neurons = max(1, source.shape[1])
-                target[rows] = span.look_up(group, source, weights) / math.sqrt(n_neurons)
-        return features
+            here = t if len(rows) == len(t) else t[rows]
+            weights, inputs = span.weights(norms[rows]), here.tensor_split(self.n_groups, 1)
+            outputs = [
+                span.look_up(group, source, weights) / math.sqrt(max(1, source.shape[1]))
+                for group, source in enumerate(inputs)
+            ]
+            found = torch.cat(outputs, 1) if outputs[1:] else outputs[0]
+            if len(rows) == len(t):
+                return found
+            features = torch.zeros_like(t) if features is None else features
+            features = features.index_copy(0, rows, found)  # not in place: autograd follows
+        return t if features is None else features
 
     def kernel_matrix(self, norms1, norms2, r):
         """The kernel of the network at infinite width, for norms (m1,), (m2,) and cosines (m1, m2).
@@ -240,12 +251,25 @@ def exact_match(spec, kernel, norms):
     norms : tensor of shape (n,), float64
         Norms of the training rows.
     """
+    if spec.homogeneous and spec.activation in ACTIVATIONS.values():
+        return _homogeneous_match(replace(spec, tau0=1.0), kernel)
     positive = norms[norms > 0]
     low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
     if spec.homogeneous:
         low = high = 1.0
     elif high <= low * (1 + _SAME_NORM):
         low = high = math.sqrt(low * high)
+    return _match(spec, kernel, low, high)
+
+
+@lru_cache(maxsize=16)
+def _homogeneous_match(spec, kernel):
+    """The match for rows of whatever norms, which fit after fit of a search asks for again."""
+    return _match(spec, kernel, 1.0, 1.0)
+
+
+def _match(spec, kernel, low, high):
+    """The GatedNetwork for norms between two."""
     pair = DEQPairKernel(spec, kernel)
     nodes = scale_nodes((low, high), 1 if low == high else _N_NODES)
     B = power_series(pair, nodes, nodes, _MAX_TERMS[spec.activation.homogeneous])

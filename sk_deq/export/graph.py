@@ -160,7 +160,9 @@ class Value:
 
 _UNARY = {
     name.lower(): name
-    for name in "Abs Sqrt Exp Log Floor Sign Relu Tanh Sigmoid Softplus Sin Erf IsNaN".split()
+    for name in (
+        "Abs Sqrt Reciprocal Exp Log Floor Sign Relu Tanh Sigmoid Softplus Sin Erf IsNaN".split()
+    )
 }
 
 

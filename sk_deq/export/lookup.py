@@ -134,14 +134,19 @@ def _cubics(table):
         n_cells *= 2
 
 
-def gated_features(rows, match, weights, dtype):
+def gated_features(rows, match, weights, dtype, bias=None, constant=0.0):
     """Features of a GatedNetwork for scaled rows (a Value, double), (n, n_components).
 
     sigma_j(t; n) = sum_r U_jr(t) g_jr(n): of low rank over all the ranges of norms. NaN for norms
-    far beyond those of fit.
+    far beyond those of fit. The norm n is that of rows with a `constant` as a further coordinate,
+    whose weights are the `bias` (n_components,) divided by it.
     """
-    n = rows.norms()
-    unit = (rows / n.where(n > 0.0, 1.0)).to(dtype)
+    n = (rows.with_constant(constant) if constant else rows).norms()
+    divisor = n.where(n > 0.0, 1.0)
+    unit = (rows / divisor).to(dtype)
+    if bias is not None:
+        unit = unit.beside(divisor.reciprocal().to(dtype))
+        weights = torch.cat([weights, bias[:, None]], 1)
     pieces = match.pieces(_NORMS_BEYOND)
     gates_of = _gates(n, match, pieces)
     points = torch.linspace(-match.cut, match.cut, _N_POINTS, dtype=torch.float64)
@@ -162,7 +167,7 @@ def gated_features(rows, match, weights, dtype):
         groups.append(features)
     features = groups[0].beside(*groups[1:]) if groups[1:] else groups[0]
     zero = torch.zeros(1, dtype=torch.float64)
-    at_zero = match(torch.zeros(1, len(weights), dtype=weights.dtype), zero)
+    at_zero = match(torch.zeros(1, len(weights), dtype=weights.dtype), zero).detach()
     return features.where(n > 0.0, at_zero.numpy())
 
 

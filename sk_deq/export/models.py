@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from .._nets.exact import ExactNetwork
 from .._nets.fixed_point import solve
 from .._nets.modules import DEQ
 from .._theory.matching import MatchResult
@@ -63,8 +64,15 @@ def network_outputs(estimator, x, n_steps=None):
     """
     features, readout = estimator.module_.features, estimator.module_.readout
     rows = prepared_rows(x, estimator._scaler)
-    rows = rows.to(DOUBLE if readout.weight.dtype == torch.float64 else FLOAT)
+    dtype = DOUBLE if readout.weight.dtype == torch.float64 else FLOAT
     residual = None
+    if isinstance(features, ExactNetwork):
+        h = gated_features(
+            rows, features.match, features.input_weight.detach(), dtype,
+            features.bias.detach(), features.bias_var**0.5,
+        )  # fmt: skip
+        return h @ readout.weight.T + readout.bias, residual
+    rows = rows.to(dtype)
     if isinstance(features, DEQ):
         if n_steps is None:
             raise ValueError(

@@ -37,8 +37,7 @@ def network_of(estimator, X):
 
 def is_ntk_of_training_all(network):
     """Whether a network was matched to an NTK that is not the kernel of its features."""
-    trained = isinstance(network, BaseNetwork) and not network._solves_readout
-    return trained and getattr(network, "kernel", "ck") == "ntk"
+    return isinstance(network, BaseNetwork) and getattr(network, "_ntk_of_all", False)
 
 
 def kernels_of(estimator, X):

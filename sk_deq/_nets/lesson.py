@@ -1,0 +1,66 @@
+"""What a network learns from which rows, and where that begins."""
+
+import torch
+
+from .._torch import to_tensor
+from .evaluation import forward_in_passes
+from .exact import ExactNetwork
+from .readout import solve_left_out
+
+
+class Lesson:
+    """A network and what it is to give for each row: targets of a task, or a teacher's outputs.
+
+    `searched` says that the features suit the targets, so that training begins at the solution for
+    the readout. So it does where they suit a teacher: they have the kernel of its ridge, or its
+    input weights and a kernel of their own.
+    """
+
+    def __init__(self, module, scaler, task, distillation, searched):
+        self.module, self.scaler, self.task = module, scaler, task
+        self.distillation = distillation
+        self.loss = task.loss if distillation is None else distillation.loss
+        self.takes_over = distillation is not None and distillation.is_of_size(module)
+        self.from_start = searched and distillation is None
+        self.begins_solved = self.from_start or (
+            distillation is not None
+            and (distillation.is_ridge or isinstance(module.features, ExactNetwork))
+        )
+
+    def tensors(self, X, target, weight):
+        """Scaled rows, what they are to give, and weights, as the network takes them."""
+        if self.distillation is None:
+            target = self.task.to_network(target)
+        else:
+            target = self.distillation.target(X, self.task)
+        like = self.module.readout.weight
+        target = target.to(like if target.is_floating_point() else like.device)
+        return scaled_rows(self.module, self.scaler, X), target, weight.to(like)
+
+    def begin_readout(self, module, rows, target, weight, keys):
+        """Solve for the readout of a network in closed form, the penalty chosen by leave-one-out.
+
+        Parameters
+        ----------
+        module : Sequential
+            This one's, or a copy.
+        rows, target, weight : tensors
+            As `tensors` gives them.
+        keys : tensor of shape (n,)
+            Of the rows, see `row_keys`.
+        """
+        Z = forward_in_passes(module.features, rows).double().cpu()
+        target, weight = target.cpu(), weight.double().cpu()
+        if self.distillation is None:
+            weights, bias = self.task.solve_left_out(Z, target, weight, keys)
+        else:
+            weights, bias, _ = solve_left_out(Z, target.double(), weight, keys)
+        with torch.no_grad():
+            module.readout.weight.copy_(weights)
+            module.readout.bias.copy_(bias)
+
+
+def scaled_rows(module, scaler, X):
+    """Rows X (n, n_features) as the network takes them: scaled, on its device, in its precision."""
+    like = module.readout.weight
+    return to_tensor(scaler.transform(to_tensor(X)), dtype=like.dtype, device=like.device)

@@ -1,0 +1,56 @@
+"""Whether training from the start that a search gives a network pays, by rows held out."""
+
+from copy import deepcopy
+
+import torch
+
+from .._row_keys import row_keys
+from .._torch import make_generator
+from .evaluation import forward_in_passes
+
+_EVERY = 5  # one distinct row of so many decides
+_FEWEST = 40  # distinct rows; of fewer too few decide
+
+
+def keys_of(X):
+    """Keys of rows, (n,): copies of a row have the same."""
+    return row_keys(X, make_generator(0)).cpu()
+
+
+def epochs_that_pay(lesson, data, keys, losses):
+    """After how many epochs the loss of rows held out is least; 0 is the start.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        Of which a copy of the module is trained, from its own start.
+    data : three tensors
+        Rows, targets and weights, as the network takes them.
+    keys : tensor of shape (n,)
+    losses : callable
+        (module, data, held-out data) -> losses of the held-out rows after each epoch.
+    """
+    decides = _held_out(keys, None if data[1].is_floating_point() else data[1].cpu())
+    if decides is None:
+        return 0
+    device = data[0].device
+    others, held_out = ([t[part.to(device)] for t in data] for part in (~decides, decides))
+    module = deepcopy(lesson.module)
+    lesson.begin_readout(module, *others, keys[~decides])
+    rows, target, weight = held_out
+    at_start = (lesson.loss(forward_in_passes(module, rows), target) * weight).mean()
+    found = [float(at_start), *losses(module, others, held_out)]
+    return min(range(len(found)), key=found.__getitem__)
+
+
+def _held_out(keys, labels):
+    """Which rows decide, (n,) bool: copies together, a share of every class. None: too few."""
+    distinct, inverse = torch.unique(keys, return_inverse=True)  # by key: at random
+    if len(distinct) < _FEWEST:
+        return None
+    label = torch.zeros(len(distinct), dtype=torch.int64)
+    if labels is not None:
+        label[inverse] = labels
+    decides = torch.zeros(len(distinct), dtype=torch.bool)
+    decides[label.argsort(stable=True)[_EVERY // 2 :: _EVERY]] = True
+    return decides[inverse]
