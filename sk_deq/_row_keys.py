@@ -77,6 +77,12 @@ def smallest_keys(keys, n):
     return distinct[:n], _first_index(inverse, len(distinct))[:n]
 
 
+def first_copies(keys):
+    """Index of the first copy of every row, (n,)."""
+    distinct, inverse = torch.unique(keys, return_inverse=True)
+    return _first_index(inverse, len(distinct))[inverse]
+
+
 def _first_index(inverse, n_groups):
     index = torch.arange(len(inverse), device=inverse.device)
     return index.new_full((n_groups,), len(inverse)).scatter_reduce_(0, inverse, index, "amin")

@@ -2,7 +2,7 @@
 
 import sk_deq
 
-NETWORK = {"width": 8, "max_epochs": 30, "lr": 0.02}
+NETWORK = {"width": 32, "max_epochs": 30, "lr": 0.02}
 SETTINGS = {
     "DEQClassifier": NETWORK,
     "DEQRegressor": NETWORK,

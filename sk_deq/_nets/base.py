@@ -36,6 +36,7 @@ from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS, _STEPS_FROM_START = 20, 150, 80
+_EXACT_ROWS = 128  # of so many or fewer rows float64 costs little
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
@@ -99,12 +100,13 @@ class BaseNetwork(DEQEstimator):
             module, scaler, fitted = self.module_, self._scaler, {"_n_epochs": self._n_epochs}
         else:
             task = task.scaled(target, weight)
-            exact = X.dtype == torch.float64 and len(X) <= batch_size
-            choice = self._choose(X, target, weight, task, distillation, random_state)
+            exact = X.dtype == torch.float64 and len(X) <= _EXACT_ROWS
+            choices = self._choose(X, target, weight, task, distillation, random_state)
             preparation = None if distillation is None else distillation.preparation
-            module, scaler, fitted = self._new_network(
-                X, weight, task, like, exact, generator, choice, preparation
+            new = bind(
+                self._new_network, X, weight, task, like, exact, generator, preparation=preparation
             )
+            module, scaler, fitted = _best(map(new, choices), X, target, weight, task)
         if distillation is not None:
             distillation.check(task)
             if not again:
@@ -214,9 +216,9 @@ class BaseNetwork(DEQEstimator):
         return {k: v for k, v in names.items() if not isinstance(v, str) or v != "auto"}
 
     def _choose(self, X, target, weight, task, distillation, random_state):
-        """The Choice of what is "auto": the teacher's, searched, or the paper's."""
+        """Choices of what is "auto": the teacher's, searched, or the paper's."""
         if distillation is not None:
-            return distillation.choice(self._given())
+            return [distillation.choice(self._given())]
         return choose(
             X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
             candidates=self._candidates if self._searches else None, classify=not self._numeric,
@@ -227,7 +229,7 @@ class BaseNetwork(DEQEstimator):
     def _new_network(self, X, weight, task, like, exact, generator, choice, preparation):
         """A network for these rows, what prepares them, and fitted attributes it comes with.
 
-        `exact` says that float64 costs nothing; `preparation`, if not None, is to be that of rows.
+        `exact` says that float64 costs little; `preparation`, if not None, is to be that of rows.
         """
         device = self._resolve_device(like)
         if self.dtype == "auto":
@@ -275,6 +277,8 @@ class BaseNetwork(DEQEstimator):
 
         if lesson.distillation is not None:
             return 0 if lesson.distillation.is_ridge else None
+        if len(keys) < self._fewest_trained:
+            return 0
 
         def losses(module, data, valid):
             net = self._new_net(lesson, module, batch_size, max_epochs)
@@ -364,6 +368,22 @@ class BaseNetwork(DEQEstimator):
     def _state(self):
         """Leave the optimiser out."""
         return {**super()._state(), "_net": None}
+
+
+def _best(networks, X, target, weight, task):
+    """Of networks for several kernels that with the least leave-one-out error of its readout.
+
+    So many random features may serve a smooth kernel better than a rough one.
+    """
+    first, *others = networks
+    if not others:
+        return first
+    keys, errors = keys_of(X), []
+    for module, preparation, _ in (first, *others):
+        lesson = Lesson(module, preparation, task, None, True)
+        data = lesson.tensors(X, target, weight)
+        errors.append(lesson.begin_readout(module, *data, keys))
+    return (first, *others)[errors.index(min(errors))]
 
 
 def _reported(history):

@@ -1,6 +1,6 @@
 """Which DEQ a network is to be: found by the shared search, or the paper's."""
 
-from .._row_keys import row_keys
+from .._row_keys import merge_repeated_rows, row_keys
 from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, resolve
 from .._search.encodings import kinds_of
 from .._search.search import Choice, search_kernel
@@ -11,7 +11,7 @@ NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
 
 
 def choose(X, target, w, given, *, candidates, classify, encoding, feature_weights, seed):
-    """The Choice of DEQ parameters, encoding and feature weights for a network.
+    """Choices of DEQ parameters, encoding and feature weights for a network, the best first.
 
     Parameters
     ----------
@@ -30,10 +30,14 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
     seed : int
     """
     if candidates is None:
-        return Choice(resolve(given, [HIGH_DIM])[0])
+        return [Choice(resolve(given, [HIGH_DIM])[0])]
     keys = row_keys(X, make_generator(seed))
+    w = (w / w.min()).float().double()  # a weight of two is the same as two rows, to the last bit
+    first, target, w = merge_repeated_rows(X, target, w, keys)
+    if first is not None:
+        X, keys = X[first], keys[first]
     return search_kernel(
-        X, target, w, keys, given, classify=classify, alphas=None,
+        X, target, w / w.mean(), keys, given, classify=classify, alphas=None,
         feature_weights=feature_weights, candidates=candidates,
         encodings=kinds_of(encoding),
-    )[0]  # fmt: skip
+    )  # fmt: skip

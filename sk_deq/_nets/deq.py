@@ -13,6 +13,7 @@ from .fixed_point import SOLVERS
 from .modules import DEQ, MAX_GAIN
 from .regressor import NetworkRegressor
 
+_WIDE = 64  # a narrower network of a searched recurrent_var may have no fixed point
 _TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news
 
 
@@ -29,6 +30,7 @@ class DEQFeatures:
     _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0)}
 
     _candidates = OF_NETWORKS
+    _fewest_trained = 400  # rows; on fewer training changed little and takes ten times as long
 
     def _given(self):
         """The parameters that are not "auto"; features of random weights have the CK."""
@@ -40,8 +42,9 @@ class DEQFeatures:
         activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
-        contract = not (self._solves_readout or self._searches)
-        if contract and gain > _TOLD_FROM * MAX_GAIN:
+        narrow = self._searches and self.width < _WIDE
+        contract = narrow or not (self._solves_readout or self._searches)
+        if contract and not narrow and gain > _TOLD_FROM * MAX_GAIN:
             warn(
                 f"recurrent_var={recurrent_var} makes the layer expand distances by up to "
                 f"{gain:.2f}; train='all' keeps that below {MAX_GAIN} and starts from a recurrent "
@@ -90,12 +93,12 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    hyperparameters : {"loo", None}, default=None
-        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
-        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
-        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
-        is close to; those that are given stay. The readout then begins at the ridge
-        solution with the least leave-one-out error, and stays there unless train="all".
+    hyperparameters : {"loo", None}, default="loo"
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 1,000
+        rows, as in the kernel ridge estimators, but among two conjugate kernels; those that are
+        given stay. The readout then begins at the ridge solution with the least leave-one-out
+        error. None: the paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and
+        scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -104,7 +107,10 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
+        after a search, every weight is trained of at least 400
+        rows, where it pays: a copy is trained on four
+        fifths of the rows, and the epoch with the least loss on the others is the last, which may
+        be none. With hyperparameters=None it is "all".
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -113,14 +119,17 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 20.
+        Passes over the data. "auto" is at least 20 and as many as make 150
+        batches, or 80 after a search.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
-        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005.
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005,
+        or 0.001 after a search.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
-        loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
+        AdamW's weight decay, "auto" is 0.1; after a search weights decay towards where training
+        began, and "auto" is 10. With train="readout" and hyperparameters=None: penalty c of the
+        mean loss plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
@@ -140,8 +149,8 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
-        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
-        costs nothing, and float32 otherwise.
+        Precision of the network. "auto" is float64 for up to 128 rows in float64, where it costs
+        little, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
         CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
@@ -215,7 +224,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         self, width=512, *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto",
-        hyperparameters=None, encoding="auto", feature_weights="auto",
+        hyperparameters="loo", encoding="auto", feature_weights="auto",
         train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
@@ -265,12 +274,12 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     input_scaling : {"rms", "sphere", "auto", None}, default="auto"
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
-    hyperparameters : {"loo", None}, default=None
-        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
-        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
-        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
-        is close to; those that are given stay. The readout then begins at the ridge
-        solution with the least leave-one-out error, and stays there unless train="all".
+    hyperparameters : {"loo", None}, default="loo"
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 1,000
+        rows, as in the kernel ridge estimators, but among two conjugate kernels; those that are
+        given stay. The readout then begins at the ridge solution with the least leave-one-out
+        error. None: the paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and
+        scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -279,7 +288,10 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
+        after a search, every weight is trained of at least 400
+        rows, where it pays: a copy is trained on four
+        fifths of the rows, and the epoch with the least loss on the others is the last, which may
+        be none. With hyperparameters=None it is "all".
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -288,11 +300,13 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 20.
+        Passes over the data. "auto" is at least 20 and as many as make 150
+        batches, or 80 after a search.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
-        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005.
+        Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005,
+        or 0.001 after a search.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
         squared error plus c ``|v|^2``, v the readout's weights; "auto" is 1e-5.
@@ -312,8 +326,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
-        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
-        costs nothing, and float32 otherwise.
+        Precision of the network. "auto" is float64 for up to 128 rows in float64, where it costs
+        little, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
         CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
@@ -383,7 +397,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         self, width=512, *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto",
-        hyperparameters=None, encoding="auto", feature_weights="auto",
+        hyperparameters="loo", encoding="auto", feature_weights="auto",
         train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,

@@ -92,6 +92,8 @@ class ExplicitFeatures:
         check_is_fitted(ridge)
         return cls(teacher=FrozenEstimator(ridge), **params)
 
+    _fewest_trained = 0  # rows
+
     @property
     def _by_numbers(self):
         """Whether the four numbers are to be matched, whatever the DEQ."""

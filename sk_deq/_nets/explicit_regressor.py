@@ -37,12 +37,11 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
         the NTK of training recurrent weights and readout. "auto" is searched as the parameters
         above are, and is the conjugate kernel where nothing is searched.
-    hyperparameters : {"loo", None}, default=None
-        What "auto" stands for above. None: the paper's activation "relu", recurrent_var=0.2,
-        bias_var=0.0, center=True and scaling "rms". "loo": a search by closed-form leave-one-out
-        on at most 1,000 rows, as in the kernel ridge estimators, but among kernels that a network
-        is close to; those that are given stay. The readout then begins at the ridge
-        solution with the least leave-one-out error, and stays there unless train="all".
+    hyperparameters : {"loo", None}, default="loo"
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 1,000
+        rows, as in the kernel ridge estimators; those that are given stay.
+        The readout then begins at the ridge solution with the least leave-one-out error. None: the
+        paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -59,19 +58,22 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        "readout" with hyperparameters="loo", which suits the features to the table, else "all".
+        after a search, every weight is trained where it pays: a copy is trained on four
+        fifths of the rows, and the epoch with the least loss on the others is the last, which may
+        be none. With hyperparameters=None it is "all".
     teacher : DEQRegressor, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins.
         Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
         as in cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is as many as make 150 batches, at least 20.
+        Passes over the data. "auto" is at least 20 and as many as make 150
+        batches, or 80 after a search.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
-        0.001 from a teacher's weights.
+        0.001 after a search or from a teacher's weights.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights.
         train="readout": penalty c of the mean squared error plus c ``|v|^2``, v the readout's
@@ -92,8 +94,8 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
-        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
-        costs nothing, and float32 otherwise.
+        Precision of the network. "auto" is float64 for up to 128 rows in float64, where it costs
+        little, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
         CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
@@ -171,7 +173,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         self, width=512, *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
-        hyperparameters=None, encoding="auto", feature_weights="auto",
+        hyperparameters="loo", encoding="auto", feature_weights="auto",
         matching="auto", n_layers="auto",
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",

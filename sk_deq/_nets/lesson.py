@@ -2,6 +2,7 @@
 
 import torch
 
+from .._row_keys import first_copies
 from .._torch import to_tensor
 from .evaluation import forward_in_passes
 from .exact import ExactNetwork
@@ -40,6 +41,8 @@ class Lesson:
     def begin_readout(self, module, rows, target, weight, keys):
         """Solve for the readout of a network in closed form, the penalty chosen by leave-one-out.
 
+        Returns the mean squared error of rows when left out.
+
         Parameters
         ----------
         module : Sequential
@@ -50,14 +53,16 @@ class Lesson:
             Of the rows, see `row_keys`.
         """
         Z = forward_in_passes(module.features, rows).double().cpu()
+        Z = Z[first_copies(keys)]  # copies of a row may have been rounded apart
         target, weight = target.cpu(), weight.double().cpu()
         if self.distillation is None:
-            weights, bias = self.task.solve_left_out(Z, target, weight, keys)
+            weights, bias, error = self.task.solve_left_out(Z, target, weight, keys)
         else:
-            weights, bias, _ = solve_left_out(Z, target.double(), weight, keys)
+            weights, bias, _, error = solve_left_out(Z, target.double(), weight, keys)
         with torch.no_grad():
             module.readout.weight.copy_(weights)
             module.readout.bias.copy_(bias)
+        return error
 
 
 def scaled_rows(module, scaler, X):

@@ -5,7 +5,8 @@ import torch
 
 from .._row_keys import merge_repeated_rows
 from .._search.criterion import ALPHAS
-from .._solve.exact import solve_eigh
+from .._solve.exact import best_candidate, solve_eigh
+from .._solve.leave_one_out import mean_square
 
 _LEFT_OUT = 4000  # distinct rows on which the penalty is chosen, at most
 
@@ -72,16 +73,48 @@ def solve_left_out(Z, y, w, keys):
     bias : tensor of shape (n_outputs,)
     out_of_sample : tuple of tensors
         Predictions of rows that were left out, what was to be predicted, and weights.
+    error : float
+        Their mean squared error, summed over the outputs.
     """
     first, y, w = merge_repeated_rows(Z, y, w, keys)
     if first is not None:
         Z, keys = Z[first], keys[first]
+    w = w / w.mean()  # the penalty is relative to the number of distinct rows
+    if len(Z) == 1:  # nothing but its target is known
+        return Z.new_zeros(y.shape[1], Z.shape[1]), y[0], (y, y, w), 0.0
     some = slice(None) if len(Z) <= _LEFT_OUT else keys.argsort()[:_LEFT_OUT]
     Z_some, y_some, w_some = Z[some], y[some], w[some]
-    level = float(w_some @ Z_some.square().sum(1) / w_some.sum())
-    solution = solve_eigh(Z_some @ Z_some.T, y_some, w_some, ALPHAS * level)
-    weights, bias = Z_some.T @ solution.dual_coef, solution.intercept
+    alphas = ALPHAS * float(w_some @ Z_some.square().sum(1) / w_some.sum())
+    if len(Z_some) > Z.shape[1]:
+        weights, bias, left_out = _path(Z_some, y_some, w_some, alphas)
+        errors = mean_square(left_out, w_some)
+        best = best_candidate(errors)
+        weights, bias, predictions = weights[best], bias[best], y_some - left_out[:, best]
+    else:
+        solution = solve_eigh(Z_some @ Z_some.T, y_some, w_some, alphas)
+        weights, bias, errors = Z_some.T @ solution.dual_coef, solution.intercept, solution.errors
+        best, predictions = best_candidate(errors), solution.predictions
     if len(Z) > _LEFT_OUT:
-        solved = solve_ridge(Z.numpy(), y.numpy(), w.numpy(), solution.alpha)
+        solved = solve_ridge(Z.numpy(), y.numpy(), w.numpy(), float(alphas[best]))
         weights, bias = torch.from_numpy(solved[0].T), torch.from_numpy(solved[1])
-    return weights.T, bias, (solution.predictions, y_some, w_some)
+    return weights.T, bias, (predictions, y_some, w_some), float(errors[best])
+
+
+def _path(Z, y, w, alphas):
+    """Ridge regression for every penalty, by the eigenvectors of fewer features than rows.
+
+    Returns weights (n_alphas, width, n_outputs), biases (n_alphas, n_outputs) and the residuals of
+    rows left out, (n, n_alphas, n_outputs): those of the fit over 1 - h, h the leverages.
+    """
+    share = w / w.sum()
+    center, mean = share @ Z, share @ y
+    A, s = (Z - center) * w.sqrt()[:, None], w.sqrt()[:, None]
+    values, V = torch.linalg.eigh(A.T @ A)
+    P = A @ V
+    filters = 1 / (values.clamp_min(0) + torch.as_tensor(alphas)[:, None])  # (n_alphas, width)
+    projected = P.T @ (s * (y - mean))
+    weights = V @ (filters[:, :, None] * projected)
+    bias = mean - center @ weights
+    residuals = y[:, None] - (torch.einsum("np,apk->nak", Z, weights) + bias)
+    leverages = share[:, None] + P.square() @ filters.T
+    return weights, bias, residuals / (1 - leverages)[:, :, None]
