@@ -123,6 +123,6 @@ class Distillation:
         features.bias.copy_(source.bias / scale)
         W = source.effective_recurrent_weight()
         step = (torch.eye(len(W)).to(W) + W) / math.sqrt(1 + recurrent_var)
-        for hidden in features.hidden:
+        for hidden in getattr(features, "hidden", ()):
             hidden.weight.copy_(step)
         module.readout.load_state_dict(self.teacher.module_.readout.state_dict())
