@@ -93,14 +93,16 @@ class Data:
         predictions = solution.predictions[last]
         return errors_of(predictions, self.y[last], self.w[last], self.classify)
 
-    def score(self, parameters, near=_NEAR):
+    def score(self, parameters, near=None):
         """The Score of a candidate for the alphas that were given.
 
-        For some of `ALPHAS`, if none were: from the one next to `near` downhill.
+        For some of `ALPHAS`, if none were: downhill from the one next to `near`, a relative alpha.
         """
         K, level = self.kernel(parameters)
         if self.alphas is None and len(K) > _SMALL:
-            relative, *found = _around(near, lambda alpha: self.errors_at(K.clone(), level * alpha))
+            relative, *found = _around(
+                near or _NEAR, lambda alpha: self.errors_at(K.clone(), level * alpha)
+            )
             return Score(level * relative, relative, *found)
         relative = ALPHAS if self.alphas is None else np.asarray(self.alphas) / level
         alphas = level * relative
@@ -143,6 +145,11 @@ class Score:
     relative_alphas: np.ndarray
     errors: torch.Tensor
     factors: torch.Tensor
+
+    @property
+    def best_alpha(self):
+        """The relative alpha with the least errors, each in units of its own least."""
+        return float(self.relative_alphas[self.relative_to(self.errors.amin(1)).argmin()])
 
     def relative_to(self, reference):
         """Mean of the errors in units of reference (1 or 2,), for every alpha: (n_alphas,)."""

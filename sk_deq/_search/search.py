@@ -124,7 +124,10 @@ def search_kernel(
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
     candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
     few = [data.part(slice(_FEW_ROWS)) for data in tables]
-    scored = [(few[0], parameters, few[0].score(parameters)) for parameters in candidates]
+    scored, near = [], None
+    for parameters in candidates:
+        scored.append((few[0], parameters, few[0].score(parameters, near)))
+        near = scored[-1][2].best_alpha
     best = min(compare(scored), key=lambda trial: trial.criterion)
     near = best.relative_alpha
     scored += [(data, best.parameters, data.score(best.parameters, near)) for data in few[1:]]
