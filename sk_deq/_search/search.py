@@ -21,6 +21,7 @@ from .feature_weights import learn_weights
 MAX_ROWS = 2000  # rows that are searched on: by the descent of weights, and in the final round
 _ROWS = 1000  # of them, by which weights are judged
 _FEW_ROWS = 500  # of these, on which kernels and encodings are compared
+_ROUGH = 0.98  # the errors of a rough kernel are multiplied by this there: more rows help it most
 _LEFT_OUT = 500  # rows that are left out in the final round
 _MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
 _OTHER_ENCODING = 0.95  # likewise for an encoding that is not the first
@@ -136,15 +137,16 @@ def search_kernel(
         trial.criterion /= _OTHER_ENCODING
     best = min(trials, key=lambda trial: trial.criterion)
     trials.remove(best)
-    data = tables[few.index(best.data)]
+    data = _of(best, tables)
     best = _on(best, data.part(slice(_ROWS)))
     trials.append(best)
     if feature_weights and X.shape[1] > 1:
         trials += [_weighted(start, best, data, given) for start in _starts(trials, best)]
     trials.sort(key=lambda trial: trial.criterion)
-    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])]
+    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])][:1]
+    rough = [_on(trial, _of(trial, tables).part(slice(_ROWS))) for trial in rough]
     table = results_table(trials)
-    finalists = _final_round(trials[:1] + rough[:1], tables)
+    finalists = _final_round(trials[:1] + rough, tables)
     return [
         Choice(
             trial.parameters, trial.relative_alpha, trial.data.encoding, trial.feature_weights,
@@ -161,10 +163,10 @@ def _final_round(trials, tables):
         return trials
     errors = []
     for trial in trials:
-        (data,) = (data for data in tables if data.encoding is trial.data.encoding)
-        data = data.part(slice(None), _LEFT_OUT).weighted(trial.feature_weights)
+        data = _of(trial, tables).part(slice(None), _LEFT_OUT).weighted(trial.feature_weights)
         K, level = data.kernel(trial.parameters)
-        errors.append(data.errors_at(K, level * trial.relative_alpha)[0])
+        error = data.errors_at(K, level * trial.relative_alpha)[0]
+        errors.append(error * (_ROUGH if _is_rough(trial) else 1))
     errors = torch.stack(errors)
     order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
     return [trials[i] for i in order]
@@ -175,11 +177,16 @@ def _is_rough(trial):
     return trial.parameters["kernel"] != "ck" and trial.parameters["input_scaling"] == "sphere"
 
 
+def _of(trial, tables):
+    """The table encoded as a Trial's."""
+    return next(data for data in tables if data.encoding is trial.data.encoding)
+
+
 def _on(trial, data):
     """A Trial on other rows, with the same criterion."""
     if len(data.X) == len(trial.data.X):
         return trial
-    score = data.score(trial.parameters, trial.relative_alpha)
+    score = data.weighted(trial.feature_weights).score(trial.parameters)
     at = int(score.relative_to(score.errors.amin(1)).argmin())
     return replace(trial, data=data, score=score, at=at)
 
