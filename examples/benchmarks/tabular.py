@@ -4,9 +4,10 @@
 
 DIR holds one NAME.csv.gz or NAME.csv per set, with the target in the last column. A row per set and
 model is added to --output as soon as it is measured, and what is there already is not repeated.
-With --folds 0 there is one split, of at most 4,000 training and 4,000 test rows. Scores are
-accuracy or R2, seconds the processor's time of fit and predict per fold, on one thread: what it
-would take on an idle core, whatever else runs beside.
+With --folds 0 there is one split, of three quarters of the rows for training and the others to
+test, of either at most 4,000, or --rows. Scores are accuracy or R2, seconds the processor's time of
+fit and predict per fold, on one thread: what it would take on an idle core, whatever else runs
+beside.
 
 --peers FILE adds the columns of a table of scores measured elsewhere; --summary only summarises.
 """
@@ -170,6 +171,10 @@ MODELS = {
         sk_deq.DEQKernelRidgeClassifier(hyperparameters=None, random_state=0),
         sk_deq.DEQKernelRidge(hyperparameters=None, random_state=0),
     ),
+    "deq_nystroem": _plain(
+        sk_deq.DEQKernelRidgeClassifier(solver="nystroem", random_state=0),
+        sk_deq.DEQKernelRidge(solver="nystroem", random_state=0),
+    ),
     "deq_net": _plain(
         sk_deq.DEQClassifier(random_state=0), _standardised(sk_deq.DEQRegressor(random_state=0))
     ),
@@ -218,26 +223,26 @@ def tables(folder, min_rows, max_rows, chosen):
     return sorted(found, key=lambda table: len(table[2]))
 
 
-def splits(X, y, folds, regression):
+def splits(X, y, folds, regression, rows):
     if folds:
         kind = KFold if regression else StratifiedKFold
         return list(kind(folds, shuffle=True, random_state=0).split(X, y))
     n = len(y)
-    size = min(4000, int(0.75 * n))
+    size = min(rows, int(0.75 * n))
     return [
         train_test_split(
-            np.arange(n), train_size=size, test_size=min(4000, n - size), random_state=0,
+            np.arange(n), train_size=size, test_size=min(rows, n - size), random_state=0,
             stratify=None if regression else y,
         )
     ]  # fmt: skip
 
 
-def measure(name, X, y, model, folds):
+def measure(name, X, y, model, folds, rows):
     """Mean score and mean seconds over the folds, as a row of the output."""
     regression = name in REGRESSION
     scores, seconds = [], []
     with threadpool_limits(1):
-        for train, test in splits(X, y, folds, regression):
+        for train, test in splits(X, y, folds, regression, rows):
             vectorizer = make_tabular_pipeline(None)[0].fit(X.iloc[train])
             estimator = MODELS[model][regression](vectorizer.transform(X.iloc[train]).shape[1])
             start = time.process_time()
@@ -262,7 +267,7 @@ def run(options):
     else:
         options.output.write_text(",".join(FIELDS) + "\n")
     jobs = [
-        delayed(measure)(name, X, y, model, options.folds)
+        delayed(measure)(name, X, y, model, options.folds, options.rows)
         for name, X, y in tables(options.data_dir, options.min_rows, options.max_rows, options.sets)
         for model in options.models
         if (name, model, options.folds) not in done and (name in REGRESSION) in MODELS[model]
@@ -359,6 +364,7 @@ def main():
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=["deq"], choices=MODELS)
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=4000, help="of one split; see --folds 0")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--sets", nargs="+", default=[], help="only these")
     parser.add_argument("--min-rows", type=int, default=0)

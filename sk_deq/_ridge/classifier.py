@@ -27,8 +27,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
         is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
         ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
-        the kernel and the mean weight of a row; for a solver of one alpha, the best of them on at
-        most 1,000 rows. A number is in the units of `sample_weight`, as in scikit-learn.
+        the kernel and the mean weight of a row; for a solver of one alpha, the best of those
+        that the search looks at. A number is in the units of `sample_weight`, as in scikit-learn.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"
@@ -92,7 +92,7 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         Rows that are predicted at once; None keeps a block of the kernel below 128 MiB.
     random_state : int, RandomState instance or None, default=None
         Seed of the hashes of rows by which repeated rows are found, and landmarks, held-out rows
-        and, of more than 1,000 rows, those of the search are chosen. Nothing else depends on it.
+        and, of more than 500 rows, those of the search are chosen. Nothing else depends on it.
         None takes a seed from NumPy's global generator, as in scikit-learn.
 
     Attributes
@@ -164,11 +164,12 @@ class DEQKernelRidgeClassifier(LearnsClasses):
     Probabilities are calibrated: the one number of the softmax minimises the cross-entropy of the
     decision values out of sample, with Platt's smoothing of the targets.
 
-    The search compares four kernels on at most 1,000 distinct rows, drawn by `random_state`: smooth
+    The search compares four kernels on at most 500 distinct rows, drawn by `random_state`: smooth
     and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It
-    and the roughest get feature weights by gradient descent on their leave-one-out errors. Of more
-    rows up to 2,000 decide between the two. Errors are the squared error and the log-loss, with
-    equal weight.
+    and the roughest get feature weights by gradient descent on their leave-one-out errors, each
+    step on some 500 of at most 2,000 rows, and are judged on 1,000. All 2,000 decide between a
+    smooth kernel and the roughest. Errors are the squared error
+    and the log-loss, with equal weight.
 
     References
     ----------

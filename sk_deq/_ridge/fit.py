@@ -8,8 +8,8 @@ import torch
 from .._array_api import take
 from .._memory import require_memory, total_memory
 from .._search.candidates import DEFAULT, HIGH_DIM, resolve
-from .._search.criterion import ALPHAS, errors_of
-from .._search.search import MAX_ROWS, Choice, search_kernel
+from .._search.criterion import ALPHAS
+from .._search.search import Choice, search_kernel
 from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
@@ -21,8 +21,8 @@ from .rows import TrainingRows
 _ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
-_LEFT_OUT = 500  # rows that are left out of a Cholesky factorisation of more than MAX_ROWS
-_FINAL_ROWS = 2000  # on which the best kernels of the search meet
+_ALL_LEFT_OUT = 1000  # rows of which all are left out of a Cholesky factorisation; of more
+_LEFT_OUT = 500  # so many are
 _N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
 
 
@@ -219,30 +219,12 @@ def _choose_kernel(rows, config, solver):
     needs_alpha = config.alphas is None and solver in _ONE_ALPHA
     if not search and not needs_alpha and encodings == ("plain",):
         return Choice(parameters), False
-    choices = search_kernel(
+    choice, *_ = search_kernel(
         rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
         classify=config.classify, alphas=config.alphas,
         feature_weights=search and config.weigh_features, encodings=encodings,
     )  # fmt: skip
-    return _final_round(rows, choices, config), search
-
-
-def _final_round(rows, choices, config):
-    """The Choice that does best on more rows than were searched on, by rows left out of them."""
-    if len(choices) == 1 or rows.n_distinct <= MAX_ROWS:
-        return choices[0]
-    rows = rows.sample(_FINAL_ROWS).distinct()
-    left_out = _left_out(rows)
-    y, w = rows.y[left_out], rows.w[left_out]
-    errors = []
-    for choice in choices:
-        kernel = row_kernel(rows.X, rows.w, choice, "exact", config.device, torch.float64)
-        alpha = choice.relative_alpha * kernel.mean_diagonal(rows.X, rows.w)
-        K = kernel.matrix(kernel.rows(rows.X))
-        solution = solve_cholesky(K, rows.y.to(K), rows.w.to(K), alpha, left_out.to(K.device))
-        errors.append(errors_of(solution.predictions.to(y), y, w, config.classify)[0])
-    errors = torch.stack(errors)
-    return choices[int((errors / errors.amin(0)).mean(1).argmin())]
+    return choice, search
 
 
 def _solve_exactly(rows, kernel, alphas, validate, solver, config):
@@ -251,18 +233,22 @@ def _solve_exactly(rows, kernel, alphas, validate, solver, config):
     remedy = "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'."
     _require_memory(_MATRICES[solver] * n**2, n, solver, config, remedy)
     fitted = FittedRows(kernel, rows.X)
-    K = kernel.matrix(fitted.scaled)
-    y, w = rows.y.to(K), rows.w.to(K)
     if solver == "eigh":
-        return solve_eigh(K, y, w, alphas), fitted
-    left_out = _left_out(rows).to(K.device) if validate else None
-    return solve_cholesky(K, y, w, alphas[0], left_out), fitted
+        K = kernel.matrix(fitted.scaled)
+        return solve_eigh(K, rows.y.to(K), rows.w.to(K), alphas), fitted
+    order, n_left_out = _left_out_last(rows)
+    K = kernel.matrix(fitted.scaled[order.to(fitted.scaled.device)])
+    y, w = rows.y[order].to(K), rows.w[order].to(K)
+    solution = solve_cholesky(K, y, w, alphas[0], n_left_out if validate else 0)
+    return solution.of_rows(order), fitted
 
 
-def _left_out(rows):
-    """Indices of the distinct rows that a Cholesky factorisation leaves out, one at a time."""
+def _left_out_last(rows):
+    """An order of the rows, and how many at its end are left out, one at a time."""
     n = len(rows.X)
-    return torch.arange(n) if n <= MAX_ROWS else rows.keys.cpu().argsort()[:_LEFT_OUT].sort().values
+    if n <= _ALL_LEFT_OUT:
+        return torch.arange(n, device=rows.keys.device), n
+    return rows.keys.argsort(descending=True), _LEFT_OUT
 
 
 def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):

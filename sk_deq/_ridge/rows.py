@@ -49,14 +49,6 @@ class TrainingRows:
         """The same rows with other weights, which are positive where these are."""
         return TrainingRows(self.X, self.y, w, self.seed, self._keys)
 
-    def sample(self, n):
-        """TrainingRows of the n distinct rows of positive weight with the smallest keys."""
-        keys = torch.unique(self.keys[self.w > 0])[:n]
-        kept = torch.isin(self.keys, keys) & (self.w > 0)
-        return TrainingRows(
-            take(self.X, kept), self.y[kept], self.w[kept], self.seed, self.keys[kept]
-        )
-
     def distinct(self):
         """TrainingRows without rows of weight 0, and with repeated ones merged into one."""
         kept = self.w > 0

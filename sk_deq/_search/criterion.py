@@ -1,12 +1,14 @@
 """The criterion of the search: errors of every row by the model fitted without it."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
 
 from .._scaling import InputScaler, root_mean_square_norm
+from .._solve.exact import solve_cholesky
 from .._solve.leave_one_out import leave_one_out
 from .._theory.engine import kernel_matrix
 from .angles import angle_kernel
@@ -14,28 +16,38 @@ from .candidates import DEQ_PARAMETERS, is_angular, pair_kernel
 from .encodings import Encoding
 
 ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the kernel
+_NEAR = ALPHAS[4]  # where the best is looked for first
+_SMALL = 200  # rows up to which an eigendecomposition is as fast as a few Cholesky factors
 FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
 _PRECISION = 1e-11  # relative, of kernels that are looked up in tables
 
 
 @dataclass(eq=False)
 class Data:
-    """The encoded rows that candidates are compared on, and their Gram matrix."""
+    """The encoded rows that candidates are compared on.
+
+    Of them the last `n_left_out` are left out, one at a time.
+    """
 
     encoding: Encoding
     X: torch.Tensor
-    gram: torch.Tensor
     y: torch.Tensor
     w: torch.Tensor
     classify: bool
     alphas: list | None
+    n_left_out: int
 
     @classmethod
     def encoded(cls, encoding, X, y, w, classify, alphas, scale=True):
         """Of rows X (n, n_features), which are encoded and then scaled to mean squared norm 1."""
         X = encoding.transform(X)
         X = X / (root_mean_square_norm(X, w) or 1.0) if scale else X
-        return cls(encoding, X, X @ X.T, y, w, classify, alphas)
+        return cls(encoding, X, y, w, classify, alphas, len(X))
+
+    @cached_property
+    def gram(self):
+        """Dot products of the rows."""
+        return self.X @ self.X.T
 
     @property
     def moments(self):
@@ -48,46 +60,96 @@ class Data:
 
     def weighted(self, v):
         """The same rows with features x_j v_j^(1/2)."""
-        Z = self.X * v.sqrt()
-        return replace(self, X=Z, gram=Z @ Z.T)
+        return self if v is None else replace(self, X=self.X * v.sqrt())
 
     def to(self, dtype):
-        """The same in another precision; without a Gram matrix."""
+        """The same in another precision."""
         X, y, w = (part.to(dtype) for part in (self.X, self.y, self.w))
-        return replace(self, X=X, y=y, w=w, gram=None)
+        return replace(self, X=X, y=y, w=w)
+
+    def part(self, rows, n_left_out=None):
+        """Some of the rows, of which all are left out, or so many of the last."""
+        X, y, w = self.X[rows], self.y[rows], self.w[rows]
+        n = len(X) if n_left_out is None else min(n_left_out, len(X))
+        return replace(self, X=X, y=y, w=w, n_left_out=n)
 
     def kernel(self, parameters):
-        """The kernel matrix of a candidate."""
+        """The kernel matrix of a candidate, and its mean diagonal."""
         if is_angular(parameters):
             square = parameters["bias_var"] / parameters["input_var"]
-            return angle_kernel(parameters, self.gram + square)
-        mode = "sphere" if parameters["input_scaling"] == "sphere" else None  # X is scaled already
-        scaler = InputScaler(
-            mode, input_var=parameters["input_var"], bias_var=parameters["bias_var"]
-        ).fit(self.X, self.w)
-        return kernel_matrix(pair_kernel(parameters, scaler.tau0_), scaler.transform(self.X))
+            K = angle_kernel(parameters, self.gram + square)
+        else:
+            mode = "sphere" if parameters["input_scaling"] == "sphere" else None  # X is scaled
+            scaler = InputScaler(
+                mode, input_var=parameters["input_var"], bias_var=parameters["bias_var"]
+            ).fit(self.X, self.w)
+            K = kernel_matrix(pair_kernel(parameters, scaler.tau0_), scaler.transform(self.X))
+        return K, float(self.w @ K.diagonal() / self.w.sum())
 
-    def score(self, parameters):
-        """Leave-one-out errors of a candidate for every alpha."""
-        K = self.kernel(parameters)
-        level = float(self.w @ K.diagonal() / self.w.sum())
-        alphas = ALPHAS * level if self.alphas is None else np.asarray(self.alphas)
+    def errors_at(self, K, alpha):
+        """Errors (1 or 2,) as in a Score for one alpha, and the factor; K is overwritten."""
+        solution = solve_cholesky(K, self.y, self.w, alpha, self.n_left_out)
+        last = slice(-self.n_left_out, None)
+        predictions = solution.predictions[last]
+        return errors_of(predictions, self.y[last], self.w[last], self.classify)
+
+    def score(self, parameters, near=None):
+        """The Score of a candidate for the alphas that were given.
+
+        For some of `ALPHAS`, if none were: downhill from the one next to `near`, a relative alpha.
+        """
+        K, level = self.kernel(parameters)
+        if self.alphas is None and len(K) > _SMALL:
+            relative, *found = _around(
+                near or _NEAR, lambda alpha: self.errors_at(K.clone(), level * alpha)
+            )
+            return Score(level * relative, relative, *found)
+        relative = ALPHAS if self.alphas is None else np.asarray(self.alphas) / level
+        alphas = level * relative
         predictions = leave_one_out(K, self.y, self.w, alphas, _PRECISION)
-        errors, factors = errors_of(predictions, self.y, self.w, self.classify)
-        return Score(alphas, alphas / level, errors, factors)
+        return Score(alphas, relative, *errors_of(predictions, self.y, self.w, self.classify))
+
+
+def _around(near, errors_at):
+    """Some of `ALPHAS`, and what `errors_at` gives for each: downhill from the one next to `near`.
+
+    That is to the least mean of the errors in units of the first.
+    """
+    best = first = int(np.abs(np.log(ALPHAS / near)).argmin())
+    found = {first: errors_at(ALPHAS[first])}
+
+    def criterion(i):
+        if not 0 <= i < len(ALPHAS):
+            return np.inf
+        if i not in found:
+            found[i] = errors_at(ALPHAS[i])
+        return float((found[i][0] / found[first][0]).mean())
+
+    for step in (1, -1):
+        while criterion(best + step) < criterion(best):
+            best += step
+    index = sorted(found)
+    errors, factors = (torch.stack([found[i][k] for i in index], -1) for k in (0, 1))
+    return ALPHAS[index], errors, factors
 
 
 @dataclass
 class Score:
     """Errors of one candidate: (1 or 2, n_alphas), the squared error and the log-loss.
 
-    `factors` (n_alphas,) are those of the decision values that the log-loss is least for.
+    `relative_alphas` are in units of the mean diagonal of the kernel. `factors` (n_alphas,) are
+    those of the decision values that the log-loss is least for.
     """
 
     alphas: np.ndarray
     relative_alphas: np.ndarray
     errors: torch.Tensor
     factors: torch.Tensor
+
+    @property
+    def best_alpha(self):
+        """The relative alpha with the least errors, each in units of its own least."""
+        return float(self.relative_alphas[self.relative_to(self.errors.amin(1)).argmin()])
 
     def relative_to(self, reference):
         """Mean of the errors in units of reference (1 or 2,), for every alpha: (n_alphas,)."""
@@ -100,10 +162,10 @@ def errors_of(predictions, y, w, classify):
     errors = [squared_error(predictions, y, w)]
     factors = torch.ones_like(errors[0])
     if classify:
-        losses = [log_loss(factor * predictions, y, w) for factor in FACTORS]
-        least = torch.stack(losses).min(0)
+        factors = predictions.new_tensor(FACTORS)
+        least = log_loss(predictions.unsqueeze(-2) * factors[:, None], y, w).min(-1)
         errors.append(least.values)
-        factors = predictions.new_tensor(FACTORS)[least.indices]
+        factors = factors[least.indices]
     return torch.stack(errors), factors
 
 
@@ -115,15 +177,16 @@ def squared_error(predictions, y, w):
 
 def log_loss(scores, y, w):
     """Cross-entropy of softmax(scores), or of (-scores, scores) for two classes: (...)."""
-    shares = (1 + y) / 2
+    shares = ((1 + y) / 2).reshape(len(y), *[1] * (scores.ndim - 2), -1)
     if y.shape[1] == 1:
-        scores, shares = (torch.cat([-scores, scores], -1), torch.cat([1 - shares, shares], -1))
-    shares = shares.reshape(len(y), *[1] * (scores.ndim - 2), -1)
-    losses = (shares * torch.log_softmax(scores, -1)).sum(-1)
-    return -torch.einsum("n,n...->...", w, losses) / w.sum()
+        losses = torch.nn.functional.softplus(2 * scores) - 2 * shares * scores
+    else:
+        losses = scores.logsumexp(-1, keepdim=True) - scores
+        losses = losses * shares
+    return torch.einsum("n,n...k->...", w, losses) / w.sum()
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """A candidate as it was compared: its Score, the criterion, and the alpha it is for."""
 

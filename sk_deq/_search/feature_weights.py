@@ -7,16 +7,17 @@ from .._solve.leave_one_out import LeftOut
 from .._theory.univariate import angular_kernel
 from .angles import WeightedKernel
 from .candidates import without_bias
-from .criterion import log_loss, squared_error
+from .criterion import ALPHAS, log_loss, squared_error
 
 _STEP, _MOMENTA = 0.2, (0.7, 0.95)
 _STEPS = {"classification": 12, "regression": 24}
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
+_ROWS = 500  # that a step looks at
 _PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out
 
 
-def _objective(data, parameters, log_v, others):
+def _objective(data, parameters, log_v, others, prior):
     """The criterion for weights exp(log_v) and (relative alpha, bias, factor) = exp(others).
 
     The bias is c^2 for rows whose mean squared norm is that of data.X.
@@ -36,43 +37,66 @@ def _objective(data, parameters, log_v, others):
     if data.classify:
         chance = np.log(max(2, y.shape[1]))
         objective = objective + log_loss(factor * predictions, y, w) / chance
-    return objective + _PRIOR[data.task] * (log_v - log_v.mean()).square().sum() / len(X)
+    return objective + prior * (log_v - log_v.mean()).square().sum()
 
 
-def learn_weights(trial, bias_given):
-    """Descend the criterion by Adam from a Trial's equal weights; return weights and bias_var.
+def learn_weights(trial, data, bias_given):
+    """Descend the criterion by Adam from a Trial's equal weights.
 
     In single precision, which is enough for a direction; in double where K + alpha is singular to
     the former.
+
+    Parameters
+    ----------
+    trial : Trial
+    data : Data
+        The rows, encoded as those of the trial; each step looks at some.
+    bias_given : bool
+        Whether bias_var stays as it is.
+
+    Returns
+    -------
+    tensor of shape (n_encoded,), float, float
+        Weights, bias_var and the relative alpha.
     """
-    data, parameters = trial.data, trial.parameters
-    moments, input_var = data.moments, parameters["input_var"]
+    parameters, moments = trial.parameters, data.moments
+    input_var = parameters["input_var"]
     bias = parameters["bias_var"] / input_var
-    alphas = trial.score.relative_alphas.clip(1e-8)
+    alphas = ALPHAS if data.alphas is None else trial.score.relative_alphas
+    alphas = np.maximum([min(alphas), trial.relative_alpha, max(alphas)], 1e-8)
     least, most = (bias, bias) if bias_given else (1e-3 * moments.sum(), 30 * moments.sum())
-    low = moments.new_tensor([alphas.min(), least, 1e-3]).log()
-    high = moments.new_tensor([alphas.max(), most, 1e3]).log()
-    others = moments.new_tensor([alphas[trial.at], bias, trial.score.factors[trial.at]]).log()
+    low, others, high = (
+        moments.new_tensor(bounds).log()
+        for bounds in (
+            [alphas[0], least, 1e-3],
+            [alphas[1], bias, trial.score.factors[trial.at]],
+            [alphas[2], most, 1e3],
+        )
+    )
     try:
         x = _descend(data.to(torch.float32), parameters, others, low, high)
     except torch.linalg.LinAlgError:
         x = _descend(data, parameters, others, low, high)
     v = x[:-3].exp()[data.encoding.blocks]
     bias_var = parameters["bias_var"] if bias_given else float(x[-2].exp()) * input_var
-    return v * moments.sum() / (moments @ v), bias_var
+    return v * moments.sum() / (moments @ v), bias_var, float(x[-3].exp())
 
 
 def _descend(data, parameters, others, low, high):
     """Adam from log v = 0 and `others`, which stay between low and high; in the dtype of data."""
     others, low, high = (bound.to(data.X) for bound in (others, low, high))
+    blocks = _blocks(data)
+    last, prior = _STEPS[data.task], _PRIOR[data.task] / len(data.X)
+    check = last * 2 // 5
     x = torch.cat([others.new_zeros(int(data.encoding.blocks.max()) + 1), others])
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    for step in range(1, _STEPS[data.task] + 1):
+    for step in range(1, last + 1):
         x.requires_grad_()
-        objective = _objective(data, parameters, x[:-3], x[-3:])
+        block = blocks[0 if step == check else (step - 1) % len(blocks)]
+        objective = _objective(block, parameters, x[:-3], x[-3:], prior)
         if step == 1:
             first = objective.detach()
-        elif step == _STEPS[data.task] * 2 // 5 and objective > _PROMISE * first:
+        elif step == check and objective > _PROMISE * first:
             break
         (gradient,) = torch.autograd.grad(objective, x)
         mean = _MOMENTA[0] * mean + (1 - _MOMENTA[0]) * gradient
@@ -83,3 +107,10 @@ def _descend(data, parameters, others, low, high):
         x = x.detach() - _STEP * unbiased[0] / (unbiased[1].sqrt() + 1e-10)
         x[-3:] = x[-3:].clamp(low, high)
     return x.detach().double()
+
+
+def _blocks(data):
+    """Its rows in parts of equal size, which differ from step to step."""
+    n = len(data.X)
+    count = max(1, round(n / _ROWS))
+    return [data.part(slice(k * n // count, (k + 1) * n // count)) for k in range(count)]

@@ -1,11 +1,11 @@
 r"""The kernel of a table, chosen by closed-form leave-one-out: nothing is fitted twice.
 
 A few candidate kernels are compared by the predictions for every row of the model fitted without
-it, at one eigendecomposition each. Then the features get weights, x_j -> v_j^(1/2) x_j, by gradient
-descent on the same criterion; they are kept only if they pay.
+it. Then the features get weights, x_j -> v_j^(1/2) x_j, by gradient descent on the same criterion;
+they are kept only if they pay. The more a step costs, the fewer rows it looks at.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -18,10 +18,15 @@ from .criterion import Data, Trial, compare, results_table
 from .encodings import Encoding, fit_encodings
 from .feature_weights import learn_weights
 
-MAX_ROWS = 1000  # rows that are searched on; more do not change the choice, but cost
+MAX_ROWS = 2000  # rows that are searched on: by the descent of weights, and in the final round
+_ROWS = 1000  # of them, by which weights are judged
+_FEW_ROWS = 500  # of these, on which kernels and encodings are compared
+_ROUGH = 0.98  # the errors of a rough kernel are multiplied by this there: more rows help it most
+_LEFT_OUT = 500  # rows that are left out in the final round
 _MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
 _OTHER_ENCODING = 0.95  # likewise for an encoding that is not the first
-_GAIN = 0.9  # the criterion with weights is divided by this: they must pay
+# by how much weights must lower the criterion: as so many rows of all, but at most by a tenth
+_GAIN, _OF_ROWS = 0.1, 100
 
 
 @dataclass
@@ -119,26 +124,52 @@ def search_kernel(
     ]
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
     candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
-    first, *others = tables
-    scored = [(first, parameters, first.score(parameters)) for parameters in candidates]
+    few = [data.part(slice(_FEW_ROWS)) for data in tables]
+    scored, near = [], None
+    for parameters in candidates:
+        scored.append((few[0], parameters, few[0].score(parameters, near)))
+        near = scored[-1][2].best_alpha
     best = min(compare(scored), key=lambda trial: trial.criterion)
-    scored += [(data, best.parameters, data.score(best.parameters)) for data in others]
+    near = best.relative_alpha
+    scored += [(data, best.parameters, data.score(best.parameters, near)) for data in few[1:]]
     trials = compare(scored)
     for trial in trials[len(candidates) :]:
         trial.criterion /= _OTHER_ENCODING
     best = min(trials, key=lambda trial: trial.criterion)
+    trials.remove(best)
+    data = _of(best, tables)
+    best = _on(best, data.part(slice(_ROWS)))
+    trials.append(best)
     if feature_weights and X.shape[1] > 1:
-        trials += [_weighted(start, best, given) for start in _starts(trials, best)]
+        trials += [_weighted(start, best, data, given) for start in _starts(trials, best)]
     trials.sort(key=lambda trial: trial.criterion)
-    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])]
+    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])][:1]
+    rough = [_on(trial, _of(trial, tables).part(slice(_ROWS))) for trial in rough]
     table = results_table(trials)
+    finalists = _final_round(trials[:1] + rough, tables)
     return [
         Choice(
             trial.parameters, trial.relative_alpha, trial.data.encoding, trial.feature_weights,
             trial.data.moments, (trial.score.relative_alphas, trial.score.errors[0]), table,
         )
-        for trial in trials[:1] + rough[:1]
+        for trial in finalists
     ]  # fmt: skip
+
+
+def _final_round(trials, tables):
+    """Trials by their errors on all rows that there are, if those are more than before."""
+    n = len(tables[0].X)
+    if len(trials) == 1 or n <= _ROWS:
+        return trials
+    errors = []
+    for trial in trials:
+        data = _of(trial, tables).part(slice(None), _LEFT_OUT).weighted(trial.feature_weights)
+        K, level = data.kernel(trial.parameters)
+        error = data.errors_at(K, level * trial.relative_alpha)[0]
+        errors.append(error * (_ROUGH if _is_rough(trial) else 1))
+    errors = torch.stack(errors)
+    order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
+    return [trials[i] for i in order]
 
 
 def _is_rough(trial):
@@ -146,20 +177,18 @@ def _is_rough(trial):
     return trial.parameters["kernel"] != "ck" and trial.parameters["input_scaling"] == "sphere"
 
 
-def _weighted(start, best, given):
-    """The Trial of a candidate with feature weights, beside the best without."""
-    v, bias_var = learn_weights(start, "bias_var" in given)
-    parameters = {**start.parameters, "bias_var": bias_var}
-    score = start.data.weighted(v).score(parameters)
-    gain = score.relative_to(best.score.errors[:, best.at])
-    return Trial(
-        start.data,
-        parameters,
-        score,
-        best.criterion * float(gain.min()) / _GAIN,
-        int(gain.argmin()),
-        v,
-    )
+def _of(trial, tables):
+    """The table encoded as a Trial's."""
+    return next(data for data in tables if data.encoding is trial.data.encoding)
+
+
+def _on(trial, data):
+    """A Trial on other rows, with the same criterion."""
+    if len(data.X) == len(trial.data.X):
+        return trial
+    score = data.weighted(trial.feature_weights).score(trial.parameters)
+    at = int(score.relative_to(score.errors.amin(1)).argmin())
+    return replace(trial, data=data, score=score, at=at)
 
 
 def _starts(trials, best):
@@ -167,17 +196,26 @@ def _starts(trials, best):
 
     Smooth and rough kernels may do equally well without weights and the rough one better with them.
     """
-    rough = [trial for trial in trials if _is_rough(trial)]
-    starts = [best]
-    if rough and not _is_rough(best):
-        parameters = rough[0].parameters
-        pair = [(best.data, p, best.data.score(p)) for p in (best.parameters, parameters)]
-        starts.append(compare(pair)[1])
+    rough = [replace(trial, data=best.data) for trial in trials if _is_rough(trial)]
+    starts = [best] if _is_rough(best) else [best, *rough[:1]]
     return [trial for trial in starts if is_angular(trial.parameters)]
 
 
+def _weighted(start, best, table, given):
+    """The Trial of a candidate with feature weights, learnt on a table, beside the best without."""
+    v, bias_var, alpha = learn_weights(start, table, "bias_var" in given)
+    parameters = {**start.parameters, "bias_var": bias_var}
+    score = best.data.weighted(v).score(parameters, alpha)
+    gain = score.relative_to(best.score.errors[:, best.at])
+    criterion = best.criterion * float(gain.min()) / (1 - min(_GAIN, _OF_ROWS / len(table.X)))
+    return Trial(best.data, parameters, score, criterion, int(gain.argmin()), v)
+
+
 def _some_rows(X, y, w, keys, classify):
-    """At most MAX_ROWS distinct rows, drawn by their keys, in proportion to the classes."""
+    """At most MAX_ROWS distinct rows, drawn by their keys, in proportion to the classes.
+
+    In the order of their keys, so that any part is drawn at random.
+    """
     rows = torch.nonzero(w > 0)[:, 0]
     distinct, first = smallest_keys(keys[rows], len(rows))
     if len(distinct) > MAX_ROWS:

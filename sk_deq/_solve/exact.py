@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from scipy.linalg import LinAlgWarning
+from scipy.linalg import LinAlgWarning, lapack
 
 from .._state import storable
 from .._warn import warn
@@ -44,6 +45,15 @@ class Solution:
         dual_coef, intercept = (x * scale.to(x) for x in (self.dual_coef, self.intercept))
         return replace(self, dual_coef=dual_coef, intercept=intercept, alpha=unit * self.alpha)
 
+    def of_rows(self, order):
+        """The same for rows of which this is the order (n,)."""
+        coef = torch.empty_like(self.dual_coef)
+        coef[order.to(coef.device)] = self.dual_coef
+        rows = self.rows
+        if self.predictions is not None:
+            rows = order if rows is None else order[rows.to(order.device)]
+        return replace(self, dual_coef=coef, rows=rows)
+
 
 def solve_eigh(K, y, w, alphas):
     """Solve for the alpha with the least leave-one-out error, by one eigendecomposition.
@@ -75,7 +85,7 @@ def solve_eigh(K, y, w, alphas):
     )
 
 
-def solve_cholesky(K, y, w, alpha, left_out=None):
+def solve_cholesky(K, y, w, alpha, n_left_out=0):
     """Solve for one alpha by a Cholesky factorisation.
 
     Parameters
@@ -83,40 +93,70 @@ def solve_cholesky(K, y, w, alpha, left_out=None):
     K, y, w
         As for `solve_eigh`, which takes over, with a warning, if K is not positive definite.
     alpha : float
-    left_out : tensor of shape (n_left_out,), default=None
-        Indices of rows to predict from all others too, each in the time of one right-hand side.
+    n_left_out : int, default=0
+        How many of the last rows to predict from all others, each by itself. The factor of the
+        rows that come last is that of their block of A^-1, so they cost little.
 
     Returns
     -------
     Solution
+        With predictions for the last `n_left_out` rows, if there are any.
     """
     s = w.sqrt()
     mean = w @ y / w.sum()
-    A = K * s[:, None] * s
+    diagonal = K.diagonal().clone()
+    A = K.mul_(s[:, None]).mul_(s)
     A.diagonal().add_(alpha)
-    L, info = torch.linalg.cholesky_ex(A)
-    if info > 0:
+    L = _factor(A)
+    if L is None:
         warn(
             "The kernel matrix plus alpha is not numerically positive definite; solved by its "
             "eigendecomposition instead. Raise alpha, or use dtype='float64'.",
             LinAlgWarning,
         )
+        A = A.tril(-1)
+        K = (A + A.T).div_(s[:, None]).div_(s)
+        K.diagonal().copy_(diagonal)
         return solve_eigh(K, y, w, [alpha])
     solved = torch.cholesky_solve(torch.cat([s[:, None] * (y - mean), s[:, None]], 1), L)
-    diagonal = torch.ones_like(s)
-    if left_out is not None:
-        units = torch.zeros(len(K), len(left_out)).to(K)
-        units[left_out, torch.arange(len(left_out), device=K.device)] = 1
-        diagonal[left_out] = torch.linalg.solve_triangular(L, units, upper=False).square().sum(0)
-    r, intercept, diagonal = project(solved[:, None], diagonal[:, None], s)
+    inverse = torch.ones_like(s)
+    if n_left_out:
+        block = _inverse(L[-n_left_out:, -n_left_out:])
+        inverse[-n_left_out:] = block.square().sum(0)
+    r, intercept, inverse = project(solved[:, None], inverse[:, None], s)
     errors = predictions = None
-    if left_out is not None:
-        residuals = left_out_residuals(r, diagonal, s)[left_out]
-        errors = mean_square(residuals, w[left_out])
-        predictions = y[left_out] - residuals[:, 0]
+    if n_left_out:
+        last = slice(-n_left_out, None)
+        residuals = left_out_residuals(r[last], inverse[last], s[last])
+        errors = mean_square(residuals, w[last])
+        predictions = y[last] - residuals[:, 0]
+    rows = torch.arange(len(K))[-n_left_out:] if n_left_out else None
     return Solution(
-        s[:, None] * r[:, 0], mean + intercept[0], float(alpha), errors, predictions, left_out
+        s[:, None] * r[:, 0], mean + intercept[0], float(alpha), errors, predictions, rows
     )
+
+
+def _factor(A):
+    """A lower triangular Cholesky factor of A, None if there is none.
+
+    A is overwritten on and above its diagonal; what is above the factor's is not to be read.
+    """
+    if A.is_cuda:
+        L, info = torch.linalg.cholesky_ex(A)
+        return L if info == 0 else None
+    a = A.numpy().T  # as LAPACK has it, which is faster and needs no second matrix
+    (potrf,) = lapack.get_lapack_funcs(("potrf",), (a,))
+    L, info = potrf(a, lower=1, clean=0, overwrite_a=1)
+    return torch.from_numpy(L) if info == 0 else None
+
+
+def _inverse(L):
+    """The inverse of a triangular matrix as `_factor` gives it."""
+    if L.is_cuda:
+        return torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
+    factor = np.asfortranarray(L.numpy())
+    (trtri,) = lapack.get_lapack_funcs(("trtri",), (factor,))
+    return torch.from_numpy(trtri(factor, lower=1)[0]).tril()
 
 
 def best_candidate(errors):

@@ -96,7 +96,8 @@ def _kernel_matrix(pair, X, Y, n_threads):
 @single_thread()
 def kernel_diagonal(pair, X):
     """Return k(X[i], X[i]) as a tensor of shape (n,)."""
-    norms = normalise(X)[0]
+    pair, constant = pair.reduced()
+    norms = normalise(X if constant is None else pad(X, (0, 1), value=constant))[0]
     return _diagonal(pair, _values(pair, norms), norms).to(X)
 
 
@@ -105,7 +106,12 @@ def _values(pair, norms):
     if not pair.homogeneous:
         return row_values(pair, norms)
     pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
-    return row_values(pair, torch.ones(1, dtype=torch.float64)).expand(len(norms), -1)
+    return _values_of_one(pair).expand(len(norms), -1)
+
+
+@lru_cache(maxsize=256)
+def _values_of_one(pair):
+    return row_values(pair, torch.ones(1, dtype=torch.float64))
 
 
 def _diagonal(pair, values, norms):

@@ -193,9 +193,15 @@ def solve_variance(activation, recurrent_var, base, constant=None):
 
     None for the constant means the solution's own E phi(sqrt(q) xi). Newton's method, from a few
     plain iterations; inf where there is no solution. An entry does not depend on the others.
+    Linear where phi is homogeneous and nothing else is subtracted.
     """
     if recurrent_var == 0:
         return base.clone()
+    if activation.homogeneous and not constant:
+        one = moments(activation, torch.ones(1, dtype=torch.float64))
+        gain = recurrent_var * one.centred_square(one.mean if constant is None else 0.0)
+        q = torch.where(base > 0, base / (1 - gain).clamp_min(0), 0.0)
+        return q.where(q <= _LARGEST, torch.inf)
     # what runs off is set aside, at 1
     lost = ~(base <= _LARGEST)
     base = base.where(~lost, 1.0)
