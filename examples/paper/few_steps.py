@@ -96,15 +96,22 @@ def draw(rows, path):
             kind, number = model.split(", ")
             color, marker = styles[kind]
             x, y = np.median(x), 1 - np.mean(y)
-            axis.plot(x, max(y, 1e-4), marker, color=color, markersize=8)
-            axis.annotate(number, (x, max(y, 1e-4)), xytext=(5, 4), textcoords="offset points")
-        for kind, (color, marker) in styles.items():
-            axis.plot([], [], marker, color=color, label=kind)
+            fill = "none" if number == "1 layer" else color
+            style = {"color": color, "markerfacecolor": fill, "markersize": 8}
+            label = kind if number.startswith("2") else None
+            axis.plot(x, max(y, 1e-4), marker, **style, label=label)
+            if kind == "DEQ":
+                style = {"xytext": (7, -4), "textcoords": "offset points"}
+                axis.annotate(number, (x, max(y, 1e-4)), **style)
         axis.set(xscale="log", yscale="log", title=data, xlabel="ms per 1,000 rows")
-        axis.margins(x=0.25, y=0.15)
+        axis.set_xticks([3, 5, 10, 20], ["3", "5", "10", "20"])
+        axis.set_xticks([], minor=True)
+        axis.margins(x=0.3, y=0.15)
     axes[0, 0].set_ylabel("labels that differ from the DEQ's")
     axes[0, 0].legend()
-    figure.suptitle("Left and low is better: distilled networks\nagainst a DEQ stopped early")
+    figure.suptitle(
+        "Left and low is better: a DEQ stopped early\nor networks (hollow: one layer, filled: two)"
+    )
     figure.savefig(path, dpi=110)
 
 
