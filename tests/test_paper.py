@@ -142,7 +142,5 @@ def test_dynamics(tmp_path):
 
 def test_depth_tasks(tmp_path):
     found = tables("depth_tasks", tmp_path)["depth_tasks"]
-    for task, chance in (("parity", 0.5), ("memory", 0.25)):
-        accuracy = {row["model"]: row["accuracy"] for row in numbers(found, task=task)}
-        assert accuracy["matched, 2 layers"] > chance + 0.3
-        assert accuracy["DEQ"] > chance + 0.3
+    accuracy = {row["model"]: row["accuracy"] for row in numbers(found, task="parity")}
+    assert accuracy["DEQ"] > 0.9 and accuracy["matched, 2 layers"] > 0.8

@@ -19,7 +19,7 @@ from _common import Clock, arguments, new_figure, resume
 
 from sk_deq import DEQKernelRidge, DEQRegressor, EquivalentExplicitRegressor
 
-MODELS = ("DEQ", "matched", "distilled", "kernel ridge")
+MODELS = ("DEQ", "matched", "matched, DEQ's rate", "distilled", "kernel ridge")
 RATES = np.linspace(-0.5, 0.5, 8)
 
 
@@ -104,7 +104,10 @@ def fitted(system, activation, model, seed, n, width):
         return deq.fit(X, change)
     deq = fitted(system, activation, "DEQ", seed, n, width)
     teacher = deq if model == "distilled" else None
-    return EquivalentExplicitRegressor.from_deq(deq, teacher=teacher).fit(X, change)
+    network = EquivalentExplicitRegressor.from_deq(deq, teacher=teacher)
+    if model.endswith("rate"):  # the defaults of the two kinds of network differ
+        network.set_params(lr=0.005, weight_decay=0.1)
+    return network.fit(X, change)
 
 
 def energy(x):
@@ -135,23 +138,25 @@ def measure(n, width, n_steps, system, model, seed):
 
 def draw(rows, systems, path):
     figure, axes = new_figure(2, width=2.8, height=3.4)
-    colors = ["#000000", "#e69f00", "#0072b2", "#009e73"]
+    colors = ["#000000", "#e69f00", "#d55e00", "#0072b2", "#009e73"]
     for offset, (model, color) in enumerate(zip(MODELS, colors, strict=True)):
-        at = np.arange(len(systems)) + 0.2 * offset
+        at = np.arange(len(systems)) + 0.16 * offset
         for axis, key in zip(axes[0], ("one_step", "steps_valid"), strict=True):
             height = [
-                np.mean([r[key] for r in rows if (r["system"], r["model"]) == (system, model)])
+                sum(r[key] for r in rows if (r["system"], r["model"]) == (system, model))
                 for system in systems
             ]
-            axis.bar(at, height, 0.18, color=color, label=model)
+            axis.bar(at, height, 0.15, color=color, label=model)
     for axis, title in zip(
         axes[0], ("error of one step", "steps a roll-out is right"), strict=True
     ):
         axis.set_xticks(np.arange(len(systems)) + 0.3, systems, rotation=20)
         axis.set_title(title)
     axes[0, 0].set_yscale("log")
-    axes[0, 1].legend(fontsize="small")
-    figure.suptitle("One-step maps: the matched network is as good as the DEQ or better")
+    axes[0, 1].legend(fontsize="x-small")
+    figure.suptitle(
+        "One-step maps: the DEQ ahead of its one-layer match,\nkernel ridge ahead of both"
+    )
     figure.savefig(path, dpi=110)
 
 
@@ -161,12 +166,12 @@ def main():
     systems = list(SYSTEMS)[:1] if args.quick else list(SYSTEMS)
     points = [
         {"system": system, "model": model, "seed": seed}
-        for system, seed, model in product(systems, range(1), MODELS)
+        for system, seed, model in product(systems, [0], MODELS)
     ]
     rows = resume(
         args.output / "dynamics.csv", points, lambda **point: measure(n, width, n_steps, **point)
     )
-    draw(rows, systems, args.output / "dynamics.png")
+    draw(rows, list(dict.fromkeys(row["system"] for row in rows)), args.output / "dynamics.png")
 
 
 if __name__ == "__main__":

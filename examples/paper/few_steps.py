@@ -121,7 +121,7 @@ def main():
     sets = ["mnist", "fashion_mnist"] if args.data_dir else ["digits"]
     points = [
         {"data": data, "seed": seed, "model": model}
-        for seed, data, model in product(range(1), sets, MODELS)
+        for seed, data, model in product([0], sets, MODELS)
     ]
     rows = resume(
         args.output / "few_steps.csv",
