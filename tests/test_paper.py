@@ -1,11 +1,13 @@
 """The experiments of examples/paper run at tiny sizes and find there what they should."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 from test_examples import ROOT, run
 
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 PAPER = ROOT / "examples" / "paper"
 
 
@@ -71,3 +73,74 @@ def test_networks(script, names, tmp_path):
                 assert 0 <= float(value) <= 1
     for row in found.get("width_readout", found.get("trained_deq")):  # ten digits, few rows
         assert float(row.get("accuracy", row.get("labels_accuracy"))) > 0.6
+
+
+def numbers(rows, **wanted):
+    """The rows that have these values, their numbers as floats."""
+    rows = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    assert rows
+    return [{k: float(v) if NUMBER.fullmatch(v) else v for k, v in row.items()} for row in rows]
+
+
+def test_depth_by_activation(tmp_path):
+    found = tables("depth_by_activation", tmp_path)
+    for row in numbers(found["depth"]):
+        assert row["residual"] < 1e-8
+        assert (row["n_layers"] == 1) == (abs(row["excess"]) < 1e-12)
+    for row in numbers(found["depth_boundary"]):  # curved, and one layer all the same
+        assert row["quadratic"] > 1e-3 and row["n_layers"] == 1 and row["residual"] < 1e-8
+    rows = {row["layer"]: row for row in numbers(found["beyond_four"])}
+    (data,) = [key for key in rows["DEQ"] if key.startswith("digits")]
+    own, clipped = rows["own, two parameters"], rows["clipped line"]
+    assert own["b1"] == clipped["b1"] == rows["DEQ"]["b1"]
+    assert own[data] < 0.5 * min(clipped[data], rows["own, scaled"][data])
+
+
+def test_covariance_structures(tmp_path):
+    found = tables("covariance_structures", tmp_path)
+    for activation in ("relu", "tanh"):
+        error = {}
+        for data in ("identity", "elliptic, 8 degrees"):
+            rows = numbers(found["covariance_structures"], activation=activation, data=data)
+            assert all(row["one_layer"] < 1e-4 for row in rows)
+            assert all(40 < row["d_cov"] < 60 for row in rows)  # alike, but norms vary in one
+            error[data] = sum(row["four_numbers"] for row in rows) / len(rows)
+        assert error["elliptic, 8 degrees"] > 1.5 * error["identity"]
+
+
+def test_trained_wide(tmp_path):
+    found = tables("trained_wide", tmp_path)["trained_wide_exponent"]
+    for row in numbers(found, distance="function") + numbers(found, distance="start"):
+        assert -0.7 < row["exponent"] < -0.3
+    for row in numbers(found, distance="features"):
+        assert -1.6 < row["exponent"] < -0.8
+
+
+def test_xor_mixtures(tmp_path):
+    found = tables("xor_mixtures", tmp_path)["xor_mixtures"]
+    relu = {row["kernel"]: row for row in numbers(found, activation="relu")}
+    assert relu["exact"]["alignment"] > 0.6 and relu["exact"]["accuracy"] > 0.9
+    assert abs(relu["matched"]["alignment"] - relu["exact"]["alignment"]) < 0.02
+    assert relu["four numbers"]["alignment"] > 0.5 > 0.2 > relu["no quadratic"]["alignment"]
+    for row in numbers(found, activation="tanh"):  # odd: blind to a label that is even
+        assert row["alignment"] < 0.2
+
+
+def test_few_steps(tmp_path):
+    found = tables("few_steps", tmp_path)["few_steps"]
+    agreement = {row["model"]: row["agreement"] for row in numbers(found)}
+    assert agreement["DEQ"] == 1 and agreement["DEQ, 8 steps"] > 0.99
+    assert min(agreement.values()) > 0.85
+
+
+def test_dynamics(tmp_path):
+    found = tables("dynamics", tmp_path)["dynamics"]
+    error = {row["model"]: row["one_step"] for row in numbers(found)}
+    assert error["kernel ridge"] < 0.01
+    assert max(error.values()) < 0.3
+
+
+def test_depth_tasks(tmp_path):
+    found = tables("depth_tasks", tmp_path)["depth_tasks"]
+    accuracy = {row["model"]: row["accuracy"] for row in numbers(found, task="parity")}
+    assert accuracy["DEQ"] > 0.9 and accuracy["matched, 2 layers"] > 0.8

@@ -36,10 +36,50 @@ def write_table(path, rows):
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
+            shown = {k: _shown(v) for k, v in row.items()}
             writer.writerow(shown)
             print("  ".join(f"{k}={v}" for k, v in shown.items()))
     print(f"-> {path}", flush=True)
+
+
+def resume(path, points, measure):
+    """Table of measure(**point) for every point (a dict), written to a CSV point by point.
+
+    Points whose row the file has are not measured again, so that a run may be stopped at any time.
+    Returns the rows as dicts, point and measurements, numbers as floats.
+    """
+    rows = read_table(path) if path.exists() else []
+    done = {tuple(map(_plain, list(row.values())[: len(points[0])])) for row in rows}
+    for point in points:
+        if tuple(_plain(_shown(value)) for value in point.values()) in done:
+            continue
+        row = {key: _shown(value) for key, value in (point | measure(**point)).items()}
+        begun = path.exists()
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            if not begun:
+                writer.writeheader()
+            writer.writerow(row)
+        print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
+    print(f"-> {path}", flush=True)
+    return read_table(path)
+
+
+def read_table(path):
+    """The rows of a CSV as dicts, numbers as floats."""
+    with open(path, newline="") as file:
+        return [{k: _plain(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _shown(value):
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _plain(value):
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def new_figure(n_columns=1, n_rows=1, width=4.5, height=3.6, **kwargs):
@@ -52,6 +92,8 @@ def spectral_norm(matrix):
     """Largest absolute eigenvalue of a symmetric matrix."""
     if len(matrix) <= 200:
         return float(np.abs(np.linalg.eigvalsh(matrix)).max())
+    if not matrix.any():
+        return 0.0
     start = np.random.default_rng(0).uniform(-1, 1, len(matrix))
     return float(abs(eigsh(matrix, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0]))
 
