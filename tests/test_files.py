@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,8 @@ def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert_same(model, again, X)
+    if name in NETWORKS:
+        model.module_.load_state_dict(again.module_.state_dict())  # shapes too
     assert repr(again) == repr(model) and vars(again).keys() == vars(model).keys()
     save(again, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
@@ -56,15 +59,19 @@ def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
         ("DEQClassifier", {"hyperparameters": "loo"}),
         ("KernelMatcher", {"activation": "tanh", "matching": "high_dim"}),
         ("KernelMatcher", {"activation": "tanh", "random_state": np.random.RandomState(0)}),
+        ("EquivalentExplicitClassifier", {"checkpoint_dir": Path("folder")}),
         ("EquivalentExplicitClassifier", {"class_weight": {"a": 1.0, "b": 2.0}}),
     ],
 )
-def test_parameters_of_all_kinds(name, parameters, tmp_path):
+def test_parameters_of_all_kinds(name, parameters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     X, y = data_for(name)
     y = np.where(y == y[0], "a", "b") if name.endswith("Classifier") else y
     model = tiny(name, **parameters).fit(X, y)
     save(model, tmp_path / "model")
-    assert_same(model, load(tmp_path / "model"), X)
+    again = load(tmp_path / "model")
+    assert_same(model, again, X)
+    assert again.get_params().get("checkpoint_dir") == model.get_params().get("checkpoint_dir")
 
 
 def test_a_teacher_is_saved_too(tmp_path):

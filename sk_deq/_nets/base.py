@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from functools import partial as bind
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from .._torch import make_generator, resolve_dtype, to_tensor
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
+from .resumable import require_resumable
 from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
@@ -68,6 +70,7 @@ class BaseNetwork(DEQEstimator):
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],
+        "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device],
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "random_state": ["random_state"],
@@ -78,6 +81,7 @@ class BaseNetwork(DEQEstimator):
              X_unlabeled=None):  # fmt: skip
         """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""
         again = hasattr(self, "module_") and (partial or self.warm_start)
+        require_resumable(self, partial)
         if self._solves_readout:
             self._refuse_for_readout(X_val, partial)
         distillation = self._distillation(X_unlabeled is not None)
@@ -266,7 +270,7 @@ class BaseNetwork(DEQEstimator):
             )  # fmt: skip
         told = None if partial else begin(max_epochs=max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
-        epochs, diverged = train(net, data, valid, generator, tell)
+        epochs, diverged = train(net, data, valid, generator, tell, self)
         lesson.module.eval()
         if told is not None:
             told.end()

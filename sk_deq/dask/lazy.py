@@ -64,4 +64,7 @@ def chunks_of(X, *columns):
         column = column.rechunk((X.chunks[0], *column.shape[1:]))
         parts.append(column.to_delayed().ravel())
     numbered = zip(range(1, len(parts[0]) + 1), *parts, strict=True)
-    return [chunk for chunk, n in zip(numbered, X.chunks[0], strict=True) if n]
+    chunks = [chunk for chunk, n in zip(numbered, X.chunks[0], strict=True) if n]
+    if not chunks:
+        raise ValueError("X has no rows; a fit needs at least one row.")
+    return chunks
