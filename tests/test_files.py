@@ -1,7 +1,6 @@
 """Files without code: what is saved comes back, and nothing else does."""
 
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,11 @@ import pytest
 import torch
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from test_inputs import data_for
 from tiny import NETWORKS, SETTINGS, tiny
 
-import sk_deq
 from sk_deq import DEQKernelRidge, EquivalentExplicitClassifier, KernelMatcher
-from sk_deq.export import load, save, trusted_types
+from sk_deq.export import load, save
 
 safetensors = pytest.importorskip("safetensors", reason="needs pip install 'sk-deq[files]'")
 pytest.importorskip("safetensors.numpy", reason="needs pip install 'sk-deq[files]'")
@@ -183,21 +179,3 @@ def test_an_old_file_stays_where_writing_fails(written, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save(KernelMatcher(8).fit(np.eye(3)), written)
     assert written.read_bytes() == before and list(written.parent.iterdir()) == [written]
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_skops_needs_to_trust_the_estimators_only(name):
-    sio = pytest.importorskip("skops.io", reason="needs pip install skops")
-    X, y = data_for(name)
-    model = make_pipeline(StandardScaler(), tiny(name)).fit(X, y)
-    data = sio.dumps(model)
-    cls = f"{type(model[-1]).__module__}.{name}"
-    assert sio.get_untrusted_types(data=data) == [cls]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        again = sio.loads(data, trusted=trusted_types())
-    assert_same(model, again, X)
-
-
-def test_trusted_types_are_the_estimators():
-    assert sorted(name.split(".")[-1] for name in trusted_types()) == sorted(sk_deq.__all__)
