@@ -1,6 +1,7 @@
 """Dask collections as chunks of rows, and predictions that wait until they are asked for."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,15 @@ class Lazy:
         like = local(np.zeros((1, X.shape[1]), dtype=X.dtype))
         chunks = (X.chunks[0], *((n,) for n in like.shape[1:]))
         drop = 1 if like.ndim == 1 else None
-        return X.map_blocks(local, dtype=like.dtype, chunks=chunks, drop_axis=drop, meta=like[:0])
+        of_chunk = partial(_of_chunk, local, like[:0])
+        return X.map_blocks(
+            of_chunk, dtype=like.dtype, chunks=chunks, drop_axis=drop, meta=like[:0]
+        )
+
+
+def _of_chunk(method, nothing, chunk):
+    """A method of a chunk, which may have no rows."""
+    return method(chunk) if len(chunk) else nothing
 
 
 def as_array(X):
