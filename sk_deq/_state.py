@@ -4,6 +4,9 @@ A tree holds numbers, texts and lists, and {"is": kind, ..} for all else. Object
 decorated with `storable` only; their attributes are walked.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -87,7 +90,8 @@ class Writer:
         by_columns = array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous
         if id(owner) not in self._known:
             name = str(len(self.arrays))
-            self.arrays[name] = np.ascontiguousarray(array.T if by_columns else array)
+            kept = array.T if by_columns else array
+            self.arrays[name] = np.ascontiguousarray(kept).reshape(kept.shape)  # () is made (1,)
             self._known[id(owner)] = name, owner  # as long as the owner lives, its id is its own
         return {"array": self._known[id(owner)][0], "by_columns": by_columns}
 
@@ -104,6 +108,9 @@ class Writer:
 
     def _write_dtype(self, value, where):
         return {"name": str(value).removeprefix("torch.")}
+
+    def _write_path(self, value, where):
+        return {"name": os.fspath(value)}
 
     def _write_device(self, value, where):
         return {"name": str(value)}
@@ -143,6 +150,7 @@ _KINDS = (
     (tuple, "tuple"),
     (dict, "dict"),
     (torch.dtype, "dtype"),
+    (os.PathLike, "path"),
     (torch.device, "device"),
     (np.random.RandomState, "random_state"),
     (nn.Module, "module"),
@@ -198,6 +206,9 @@ class Reader:
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"{tree['name']!r} is no dtype")
         return dtype
+
+    def _read_path(self, tree):
+        return Path(tree["name"])
 
     def _read_device(self, tree):
         return torch.device(tree["name"])

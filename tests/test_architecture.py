@@ -30,8 +30,8 @@ LEVELS = [
     {"_solve", "_theory"},
     {"_base"},
     {"_array_api", "_callbacks", "_row_keys"},
-    {"_scaling", "_torch", "_memory", "_warn"},
-    {"_state"},
+    {"_scaling", "_torch", "_memory", "_warn", "_checkpoint"},
+    {"_state", "_atomic"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MAX_LINES_OF_MODULE, MAX_LINES_OF_FUNCTION = 400, 60

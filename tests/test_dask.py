@@ -5,16 +5,22 @@ import signal
 import threading
 import time
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 
 import sk_deq
+from sk_deq._row_keys import row_keys
+from sk_deq._torch import make_generator
 from sk_deq.dask import DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
 
 REASON = "needs pip install 'sk-deq[dask]'"
 da = pytest.importorskip("dask.array", reason=REASON)
 dd = pytest.importorskip("dask.dataframe", reason=REASON)
+delayed = pytest.importorskip("dask", reason=REASON).delayed
 distributed = pytest.importorskip("distributed", reason=REASON)
 
 RANDOM = np.random.RandomState(0)
@@ -53,6 +59,29 @@ def test_given_landmarks_it_is_the_local_fit(chunks):
     np.testing.assert_allclose(p.sum(1), 1)
 
 
+def smallest_hashes(n):
+    """The n distinct rows with the smallest hashes, found by a plain loop over all rows."""
+    keys = row_keys(X, make_generator(0)).tolist()
+    first = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    return X[[first[key] for key in sorted(first)[:n]]]
+
+
+@pytest.mark.parametrize("chunks", CUTS, ids=len)
+def test_landmarks_are_the_rows_of_the_smallest_hashes(chunks):
+    given = {**FIXED, "random_state": 0}
+    local = sk_deq.DEQKernelRidge(**given, solver="nystroem", landmarks=smallest_hashes(60))
+    local.fit(X, Y, W)
+    model = DEQKernelRidge(**given, n_components=60).fit(
+        cut(X, chunks), cut(Y, chunks), cut(np.ones(500), chunks)
+    )
+    np.testing.assert_array_equal(model.X_fit_, smallest_hashes(60))
+    model.fit(cut(X, chunks), cut(Y, chunks), cut(W + 1.0, chunks))
+    local.fit(X, Y, W + 1.0)
+    np.testing.assert_allclose(model.predict(X), local.predict(X), atol=1e-8)
+
+
 def test_the_cuts_do_not_matter():
     found, probabilities = [], []
     for chunks in CUTS:
@@ -86,11 +115,40 @@ def test_data_frames():
     np.testing.assert_allclose(found, local.predict(X), atol=1e-8)
 
 
+def test_chunks_without_rows_and_of_another_dtype():
+    given = {**FIXED, "landmarks": X[::10]}
+    local = sk_deq.DEQKernelRidge(**given, solver="nystroem").fit(X, Y)
+    chunks = (0, 100, 0, 400, 0)
+    model = DEQKernelRidge(**given).fit(cut(X, chunks), cut(Y, chunks))
+    np.testing.assert_allclose(model.predict(X), local.predict(X), atol=1e-8)
+    assert model.predict(cut(X, chunks)).compute().shape == (500,)
+    whole = np.round(10 * X)
+    local.set_params(landmarks=whole[::10]).fit(whole, Y)
+    for dtype in (np.float32, np.int64):
+        model = DEQKernelRidge(**{**given, "landmarks": whole[::10]})
+        model.fit(cut(whole.astype(dtype), CUTS[1]), cut(Y, CUTS[1]))
+        np.testing.assert_allclose(model.predict(whole), local.predict(whole), atol=1e-8)
+
+
 def test_what_is_wrong_is_told_with_its_chunk():
     bad = X.copy()
     bad[260] = np.nan
     with pytest.raises(ValueError, match=r"Chunk 3: .*contains NaN"):
         DEQKernelRidge(**FIXED).fit(cut(bad, (100,) * 5), cut(Y, (100,) * 5))
+    many, chunks = np.tile(X[:1], (500, 1)), (1,) * 500
+    many[399] = np.nan
+    with pytest.raises(ValueError, match=r"Chunk 400: .*contains NaN"):
+        DEQKernelRidge(**FIXED).fit(cut(many, chunks), cut(Y, chunks))
+    pieces = [da.from_array(X[:100]), da.from_delayed(delayed(np.ones)((50, 5)), (50, 3), float)]
+    pieces += [da.from_delayed(delayed(np.array)([["a", "b", "c"]] * 20), (20, 3), float)]
+    for n, message in (2, "Chunk 2: .* 5 features, not 3"), (3, "Chunk 2: .*could not convert"):
+        rows = da.concatenate([pieces[0], pieces[n - 1]])
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            DEQKernelRidge(**FIXED).fit(rows, np.ones(len(rows)))
+    with pytest.raises(ValueError, match="at least one row"):
+        DEQKernelRidge(**FIXED).fit(cut(X[:0], (0,)), cut(Y[:0], (0,)))
+    with pytest.raises(ValueError, match="checkpoint_dir must be None"):
+        DEQKernelRidge(**FIXED, checkpoint_dir="here").fit(cut(X, (500,)), Y)
     with pytest.raises(ValueError, match=r"500 rows.* 499"):
         DEQKernelRidge(**FIXED).fit(cut(X, (500,)), Y[1:])
     with pytest.raises(ValueError, match="solver='nystroem'"):
@@ -100,7 +158,7 @@ def test_what_is_wrong_is_told_with_its_chunk():
 
 
 @pytest.mark.filterwarnings("ignore")  # distributed's own, of a worker that is gone
-def test_a_worker_that_is_killed_does_not_matter():
+def test_a_cluster_whose_worker_is_killed_and_a_search_on_it():
     chunks = (25,) * 20
     model = DEQKernelRidge(n_components=60, random_state=0)
     expected = model.fit(cut(X, chunks), cut(Y, chunks)).predict(X)
@@ -118,6 +176,13 @@ def test_a_worker_that_is_killed_does_not_matter():
         found = model.fit(slow, cut(Y, chunks)).predict(X)
         killer.join()
         assert pids[0] not in client.run(os.getpid).values()
+        search = GridSearchCV(sk_deq.DEQKernelRidge(**FIXED), {"alpha": [0.1, 10.0]}, cv=2)
+        with joblib.parallel_backend("dask"):
+            search.fit(X[:200], Y[:200])
+    local = clone(search).fit(X[:200], Y[:200])
+    assert search.best_params_ == local.best_params_
+    scores = [grid.cv_results_["mean_test_score"] for grid in (search, local)]
+    np.testing.assert_allclose(*scores, rtol=1e-12)
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 

@@ -30,7 +30,7 @@ ESTIMATORS = [
     DEQRegressor,
     EquivalentExplicitRegressor,
 ]
-SMALL = {"width": 16, "max_epochs": 20, "random_state": 0}
+SMALL = {"hyperparameters": None, "width": 16, "max_epochs": 20, "random_state": 0}
 
 
 def frozen(X, y):
@@ -56,7 +56,7 @@ def outputs(model, X):
 @pytest.mark.parametrize("train", ["all", "readout"])
 def test_learns(Estimator, train):
     X, y = data_for(Estimator)
-    model = Estimator(width=64, train=train, random_state=0).fit(X, y)
+    model = Estimator(hyperparameters=None, width=64, train=train, random_state=0).fit(X, y)
     assert model.score(X, y) > (0.95 if hasattr(model, "classes_") else 0.5)
 
 
@@ -100,7 +100,9 @@ def test_all_zero_weights_are_an_error():
 
 def test_readout_is_optimal():
     X, y = IRIS
-    model = DEQClassifier(width=40, train="readout", weight_decay=1e-3, random_state=0).fit(X, y)
+    model = DEQClassifier(
+        hyperparameters=None, width=40, train="readout", weight_decay=1e-3, random_state=0
+    ).fit(X, y)
     with torch.no_grad():
         Z = model.module_.features(torch.tensor(model._scaler.transform(X))).numpy()
     weights = model.module_.readout.weight.detach().numpy()
@@ -113,7 +115,9 @@ def test_readout_is_optimal():
 
 def test_regression_readout_is_ridge():
     X, y = DIABETES
-    model = DEQRegressor(width=40, train="readout", weight_decay=1e-3, random_state=0).fit(X, y)
+    model = DEQRegressor(
+        hyperparameters=None, width=40, train="readout", weight_decay=1e-3, random_state=0
+    ).fit(X, y)
     with torch.no_grad():
         rows = torch.tensor(model._scaler.transform(X), dtype=model.module_.readout.weight.dtype)
         Z = model.module_.features(rows).double().numpy()
@@ -127,7 +131,7 @@ def test_regression_readout_is_ridge():
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_partial_fit_adds_epochs_to_the_same_network(Estimator):
     X, y = data_for(Estimator)
-    model = Estimator(width=32, lr=0.02, random_state=0)
+    model = Estimator(hyperparameters=None, width=32, lr=0.02, random_state=0)
     scores = []
     for _ in range(15):
         model.partial_fit(X, y)
@@ -193,7 +197,9 @@ def test_partial_fit_knows_classes_it_has_not_seen_and_refuses_others():
 
 def test_warm_start_continues_and_cold_start_does_not():
     X, y = IRIS
-    model = DEQClassifier(width=16, max_epochs=10, warm_start=True, random_state=0).fit(X, y)
+    model = DEQClassifier(
+        hyperparameters=None, width=16, max_epochs=10, warm_start=True, random_state=0
+    ).fit(X, y)
     module, loss = model.module_, model.history_[-1]["train_loss"]
     model.fit(X, y)
     assert model.module_ is module and model.history_[0]["train_loss"] < 1.1 * loss
@@ -221,10 +227,14 @@ class Watch(Callback):
 def test_nothing_is_held_out_unless_asked_and_user_callbacks_are_copied():
     X, y = IRIS
     mine = Watch()
-    DEQClassifier(width=8, max_epochs=3, callbacks=[mine], batch_size=40).fit(X, y)
+    DEQClassifier(hyperparameters=None, width=8, max_epochs=3, callbacks=[mine], batch_size=40).fit(
+        X, y
+    )
     assert mine.rows == 0 and not mine.events
     assert Watch.last.rows == 3 * 150 and Watch.last.events == {"train", "grad"}
-    model = DEQClassifier(width=8, max_epochs=3, callbacks=[mine], early_stopping=True)
+    model = DEQClassifier(
+        hyperparameters=None, width=8, max_epochs=3, callbacks=[mine], early_stopping=True
+    )
     model.fit(X, y)
     assert Watch.last.rows == 3 * 135 and Watch.last.events == {"train", "grad", "valid"}
     assert "valid_accuracy" in model.history_[0]
@@ -233,7 +243,9 @@ def test_nothing_is_held_out_unless_asked_and_user_callbacks_are_copied():
 def test_early_stopping_stops_and_restores_the_best_weights():
     X, y = load_breast_cancer(return_X_y=True)
     X = scale(X)
-    model = DEQClassifier(width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, random_state=0)
+    model = DEQClassifier(
+        hyperparameters=None, width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, random_state=0
+    )
     model.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
     losses = [epoch["valid_loss"] for epoch in model.history_]
     assert model.n_iter_ == len(losses) < 200
@@ -254,7 +266,7 @@ def test_callbacks_see_the_end_of_the_last_epoch(capsys):
 
     X, y = IRIS
     model = DEQClassifier(
-        width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, early_stopping=True,
+        hyperparameters=None, width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, early_stopping=True,
         random_state=0, callbacks=[Count()], verbose=1,
     ).fit(X, y)  # fmt: skip
     assert Count.begun == Count.ended == model.n_iter_ < 200
@@ -292,7 +304,7 @@ def test_an_interrupt_by_the_user_is_not_taken_for_the_end(epochs, monkeypatch):
     ],
 )
 def test_a_readout_has_no_epochs(parameters, extra):
-    model = DEQClassifier(width=8, train="readout", **parameters)
+    model = DEQClassifier(hyperparameters=None, width=8, train="readout", **parameters)
     with pytest.raises(ValueError, match="needs train='all'"):
         model.fit(*IRIS, **extra)
 
@@ -343,20 +355,24 @@ def test_validation_rows_pass_through_a_pipeline():
 
 
 def test_history_and_progress(capsys):
-    model = DEQClassifier(width=8, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
+    model = DEQClassifier(
+        hyperparameters=None, width=8, max_epochs=2, verbose=1, random_state=0
+    ).fit(*IRIS)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "fixed-point iterations" in lines[0] and "2/2" in lines[1]
     assert {"epoch", "train_loss", "train_accuracy", "seconds", "fixed_point_n_iter"} <= set(
         model.history_[0]
     )
     assert 1 <= model.fixed_point_n_iter_ <= 100 and model.fixed_point_residual_ <= TRAINING_TOL
-    DEQClassifier(width=8, max_epochs=2).fit(*IRIS)
+    DEQClassifier(hyperparameters=None, width=8, max_epochs=2).fit(*IRIS)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("train", ["all", "readout"])
 def test_fixed_points_that_do_not_converge_are_told(train):
-    model = DEQClassifier(width=16, max_epochs=2, max_iter=2, train=train, random_state=0)
+    model = DEQClassifier(
+        hyperparameters=None, width=16, max_epochs=2, max_iter=2, train=train, random_state=0
+    )
     with pytest.warns(ConvergenceWarning, match="did not converge.*Increase max_iter"):
         model.fit(*IRIS)
     assert model.fixed_point_residual_ > model.tol
@@ -367,7 +383,14 @@ def test_fixed_points_that_do_not_converge_are_told(train):
 @pytest.mark.parametrize("batch_size", ["auto", 50])
 def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights(batch_size):
     X, y = DIABETES[0][:200], DIABETES[1][:200]
-    model = DEQRegressor(width=16, max_epochs=50, lr=1e15, batch_size=batch_size, random_state=0)
+    model = DEQRegressor(
+        hyperparameters=None,
+        width=16,
+        max_epochs=50,
+        lr=1e15,
+        batch_size=batch_size,
+        random_state=0,
+    )
     with pytest.warns(ConvergenceWarning, match="not finite.*Lower lr"):
         model.fit(X, y)
     assert model.n_iter_ < 50
@@ -379,7 +402,9 @@ def test_a_long_training_at_a_high_learning_rate_stays_well_posed():
     X, y = IRIS
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fixed point that is not found would be told
-        model = DEQClassifier(width=32, lr=0.2, max_epochs=200, random_state=0).fit(X, y)
+        model = DEQClassifier(
+            hyperparameters=None, width=32, lr=0.2, max_epochs=200, random_state=0
+        ).fit(X, y)
     assert max(epoch["fixed_point_residual"] for epoch in model.history_) <= TRAINING_TOL
     assert model.history_[-1]["train_loss"] < 0.1
     W = model.module_.features.effective_recurrent_weight().detach()
@@ -424,7 +449,9 @@ def test_multi_output_regression():
     X, y = DIABETES
     both = np.column_stack([y, 1000 - 2 * y])
     for train in ("all", "readout"):
-        model = DEQRegressor(width=32, train=train, max_epochs=30, random_state=0).fit(X, both)
+        model = DEQRegressor(
+            hyperparameters=None, width=32, train=train, max_epochs=30, random_state=0
+        ).fit(X, both)
         predicted = model.predict(X)
         assert predicted.shape == both.shape
         assert_allclose(predicted[:, 1], 1000 - 2 * predicted[:, 0], rtol=1e-3)
@@ -438,7 +465,7 @@ def test_one_class_two_classes_and_strings(train):
     assert_array_equal(model.predict(X), np.full(150, "only"))
     assert_allclose(model.predict_proba(X), 1)
     names = np.array(["no", "yes"])[(y > 0).astype(int)]
-    model = DEQClassifier(width=16, train=train, random_state=0).fit(X, names)
+    model = DEQClassifier(hyperparameters=None, width=16, train=train, random_state=0).fit(X, names)
     assert model.decision_function(X).shape == (150,)
     assert_array_equal(model.predict(X), np.where(model.decision_function(X) > 0, "yes", "no"))
     odds = model.predict_proba(X)
@@ -461,7 +488,9 @@ def test_errors_name_the_parameter():
 
 @pytest.mark.parametrize("name", ["leaky_relu", "abs", "tanh", "erf", "sin", "elu", "gelu", "silu"])
 def test_every_activation_trains(name):
-    model = DEQClassifier(width=32, activation=name, max_epochs=50, lr=0.02, random_state=0)
+    model = DEQClassifier(
+        hyperparameters=None, width=32, activation=name, max_epochs=50, lr=0.02, random_state=0
+    )
     model.fit(*IRIS)
     assert model.score(*IRIS) > 0.95
 
@@ -472,7 +501,9 @@ def test_defaults_on_wine_and_digits():
         order = np.random.RandomState(0).permutation(len(X))
         X, y = scale(X[order]), y[order]
         n = len(X) * 3 // 4
-        model = DEQClassifier(width=128, max_epochs=30, random_state=0).fit(X[:n], y[:n])
+        model = DEQClassifier(hyperparameters=None, width=128, max_epochs=30, random_state=0).fit(
+            X[:n], y[:n]
+        )
         assert model.score(X[n:], y[n:]) > floor
 
 
@@ -481,8 +512,8 @@ def test_defaults_on_wine_and_digits():
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_a_gpu_gives_what_the_cpu_gives(Estimator):
     X, y = data_for(Estimator)
-    here = Estimator(width=32, random_state=0, device="cpu").fit(X, y)
-    there = Estimator(width=32, random_state=0, device="cuda").fit(X, y)
+    here = Estimator(hyperparameters=None, width=32, random_state=0, device="cpu").fit(X, y)
+    there = Estimator(hyperparameters=None, width=32, random_state=0, device="cuda").fit(X, y)
     assert abs(there.score(X, y) - here.score(X, y)) < 0.02
     loaded = pickle.loads(pickle.dumps(there))
     assert next(loaded.module_.parameters()).device.type == "cpu"
@@ -507,7 +538,14 @@ def test_no_two_fits_of_a_warm_start_shuffle_alike(monkeypatch):
 
     def first_orders():
         del orders[:]
-        model = DEQClassifier(width=8, warm_start=True, batch_size=32, max_epochs=2, random_state=0)
+        model = DEQClassifier(
+            hyperparameters=None,
+            width=8,
+            warm_start=True,
+            batch_size=32,
+            max_epochs=2,
+            random_state=0,
+        )
         for _ in range(4):
             model.fit(X, y)
         return [order.tolist() for order in orders[::2]]

@@ -29,12 +29,18 @@ def digits():
 @pytest.fixture(scope="module")
 def teacher(digits):
     X, y, _, _ = digits
-    return DEQClassifier(width=64, max_epochs=20, random_state=0).fit(X, y)
+    return DEQClassifier(hyperparameters=None, width=64, max_epochs=20, random_state=0).fit(X, y)
 
 
 def test_from_deq_copies_the_specification():
     deq = DEQClassifier(
-        width=33, activation="tanh", recurrent_var=0.1, bias_var=0.3, lr=0.01, random_state=7
+        hyperparameters=None,
+        width=33,
+        activation="tanh",
+        recurrent_var=0.1,
+        bias_var=0.3,
+        lr=0.01,
+        random_state=7,
     )
     explicit = EquivalentExplicitClassifier.from_deq(deq, kernel="ntk", lr=0.02)
     ours, theirs = explicit.get_params(), deq.get_params()
@@ -50,7 +56,7 @@ def test_from_deq_copies_the_specification():
 def test_the_network_starts_from_the_match(name, depth, kernel):
     X, y = load_diabetes(return_X_y=True)
     model = EquivalentExplicitRegressor(
-        width=16, activation=name, kernel=kernel, max_epochs=1, random_state=0
+        hyperparameters=None, width=16, activation=name, kernel=kernel, max_epochs=1, random_state=0
     ).fit(X, y)
     match = match_explicit(name, recurrent_var=0.2, kernel=kernel)
     assert model.match_.n_layers == match.n_layers
@@ -66,7 +72,11 @@ def test_in_high_dimension_the_matched_kernel_is_that_of_the_deq(input_scaling):
     for p in (100, 1600):
         X = np.random.default_rng(0).normal(size=(p // 2, p))
         model = EquivalentExplicitRegressor(
-            width=4, train="readout", input_scaling=input_scaling, random_state=0
+            hyperparameters=None,
+            width=4,
+            train="readout",
+            input_scaling=input_scaling,
+            random_state=0,
         ).fit(X, X[:, 0])
         rows = model._scaler.transform(X)
         K = deq_kernel(rows, recurrent_var=0.2, tau0=1.0)
@@ -79,7 +89,12 @@ def test_in_high_dimension_the_matched_kernel_is_that_of_the_deq(input_scaling):
 def test_a_bias_enters_the_match_as_a_coordinate_of_the_input():
     X, y = load_diabetes(return_X_y=True)
     model = EquivalentExplicitRegressor(
-        width=4000, bias_var=0.4, train="readout", random_state=0, dtype="float64"
+        hyperparameters=None,
+        width=4000,
+        bias_var=0.4,
+        train="readout",
+        random_state=0,
+        dtype="float64",
     ).fit(X, y)
     match = match_explicit("relu", recurrent_var=0.2, tau0=np.sqrt(1 + 0.4 / 0.8))
     assert_allclose(model.match_.achieved, match.achieved, rtol=1e-6)
@@ -88,7 +103,9 @@ def test_a_bias_enters_the_match_as_a_coordinate_of_the_input():
 
 def test_readout_with_the_ntk_gives_features_of_its_four_numbers():
     X, y = load_diabetes(return_X_y=True)
-    model = EquivalentExplicitRegressor(width=16, kernel="ntk", train="readout", random_state=0)
+    model = EquivalentExplicitRegressor(
+        hyperparameters=None, width=16, kernel="ntk", train="readout", random_state=0
+    )
     model.fit(X, y)
     target = match_explicit("relu", recurrent_var=0.2, kernel="ntk").target
     assert_allclose(model.match_.target, target, rtol=1e-10)
@@ -118,10 +135,12 @@ def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher
 def test_partial_fit_checks_the_teacher_and_says_how_near_it_is(digits, teacher):
     X, y, _, _ = digits
     for wrong, error in ((DEQRegressor(), TypeError), (DEQClassifier(), NotFittedError)):
-        student = EquivalentExplicitClassifier(width=64, teacher=wrong)
+        student = EquivalentExplicitClassifier(hyperparameters=None, width=64, teacher=wrong)
         with pytest.raises(error, match=type(wrong).__name__):
             student.partial_fit(X, y)
-    student = EquivalentExplicitClassifier(width=64, teacher=teacher, random_state=0)
+    student = EquivalentExplicitClassifier(
+        hyperparameters=None, width=64, teacher=teacher, random_state=0
+    )
     student.partial_fit(X, y)
     assert student.agreement_ == np.mean(student.predict(X) == teacher.predict(X))
     student.set_params(teacher=None).fit(X, y)
@@ -144,7 +163,7 @@ def test_unlabelled_rows_bring_the_student_closer(digits, teacher):
 def test_regression_distils_too():
     X, y = load_diabetes(return_X_y=True)
     X = scale(X)
-    deq = DEQRegressor(width=32, max_epochs=40, random_state=0).fit(X, y)
+    deq = DEQRegressor(hyperparameters=None, width=32, max_epochs=40, random_state=0).fit(X, y)
     student = EquivalentExplicitRegressor.from_deq(deq, teacher=deq, max_epochs=200)
     assert student.fit(X, y).agreement_ > 0.95
 

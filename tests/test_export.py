@@ -3,11 +3,14 @@
 import subprocess
 import sys
 import textwrap
+import venv
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from packaging.requirements import Requirement
 from sklearn.base import clone, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -36,7 +39,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
 IRIS, SPECIES = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[SPECIES]
 RIDGE = {"hyperparameters": None, "alpha": 0.1}
-NETWORK = {"width": 16, "max_epochs": 2, "random_state": 0}
+NETWORK = {"hyperparameters": None, "width": 16, "max_epochs": 2, "random_state": 0}
 
 
 def rows(n=10_000):
@@ -214,6 +217,7 @@ def columns(frame):
     return {name: column.to_numpy() for name, column in found.items()}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links the packages of an environment")
 @pytest.mark.parametrize("make", ["tabular", "columns"])
 def test_a_pipeline_runs_where_there_is_no_torch(make, tmp_path):
     frame, y = titanic()
@@ -233,9 +237,9 @@ def test_a_pipeline_runs_where_there_is_no_torch(make, tmp_path):
     np.save(tmp_path / "p.npy", model.predict_proba(frame))
     np.save(tmp_path / "y.npy", model.predict(frame).astype("U5"))
     code = """
-        import sys
-        for name in ("torch", "sk_deq", "sklearn", "skl2onnx"):
-            sys.modules[name] = None  # an import raises
+        from importlib.util import find_spec
+        for name in ("torch", "sk_deq", "sklearn", "skl2onnx", "onnx", "pandas"):
+            assert find_spec(name) is None
         import json, numpy as np, onnxruntime
         table = json.load(open("frame.json"))
         inputs = {}
@@ -251,10 +255,29 @@ def test_a_pipeline_runs_where_there_is_no_torch(make, tmp_path):
         assert np.abs(p - np.load("p.npy")).max() < 1e-5
         assert (label == np.load("y.npy")).all()
     """
+    python = environment_of("onnxruntime", tmp_path / "env")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True
+        [python, "-I", "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def environment_of(package, folder):
+    """The python of a new environment that has a package of this one, and what it requires."""
+    venv.create(folder, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    missing, known = [package], set()
+    while missing:
+        name = missing.pop()
+        known.add(name)
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(distribution.locate_file(top))
+        needed = map(Requirement, distribution.requires or ())
+        names = {one.name for one in needed if one.marker is None or one.marker.evaluate()}
+        missing += names - known
+    return folder / "bin" / "python"
 
 
 @pytest.mark.filterwarnings("ignore:The kernel matrix")

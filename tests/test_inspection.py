@@ -54,7 +54,12 @@ def matcher():
 @pytest.fixture(scope="module")
 def trained():
     return DEQClassifier(
-        width=32, max_epochs=5, early_stopping=True, dtype="float64", random_state=0
+        hyperparameters=None,
+        width=32,
+        max_epochs=5,
+        early_stopping=True,
+        dtype="float64",
+        random_state=0,
     ).fit(X, y)
 
 

@@ -34,7 +34,7 @@ def n_iter(model):
 def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
     Estimator, data, batch_size, monkeypatch
 ):
-    model = Estimator(width=64, batch_size=batch_size, random_state=0)
+    model = Estimator(hyperparameters=None, width=64, batch_size=batch_size, random_state=0)
     warm = model.fit(*data)
     losses_warm, n_iter_warm, score = losses(warm), n_iter(warm), warm.score(*data)
     monkeypatch.setattr(training, "options_of_training", lambda *args: ({}, ""))
@@ -47,7 +47,9 @@ def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
 def test_one_loss_curve_where_the_tolerance_is_that_of_prediction(monkeypatch):
     """Where to start does not matter to what is found."""
     monkeypatch.setattr(starts, "TRAINING_TOL", 1e-9)
-    model = DEQClassifier(width=16, tol=1e-9, max_epochs=20, batch_size=50, random_state=0)
+    model = DEQClassifier(
+        hyperparameters=None, width=16, tol=1e-9, max_epochs=20, batch_size=50, random_state=0
+    )
     warm = losses(model.set_params(dtype="float64").fit(*IRIS))
     monkeypatch.setattr(training, "options_of_training", lambda *args: ({}, ""))
     assert_allclose(warm, losses(model.fit(*IRIS)), rtol=1e-5)
@@ -128,7 +130,7 @@ def test_predictions_and_validation_are_solved_to_tol():
 
     X, y = IRIS
     model = DEQClassifier(
-        width=16, max_epochs=4, early_stopping=True, batch_size=40, tol=1e-6, dtype="float64",
+        hyperparameters=None, width=16, max_epochs=4, early_stopping=True, batch_size=40, tol=1e-6, dtype="float64",
         callbacks=[Watch()], random_state=0,
     ).fit(X, y)  # fmt: skip
     assert "starts" not in vars(model) and model.module_.features.training_options is None
@@ -137,12 +139,16 @@ def test_predictions_and_validation_are_solved_to_tol():
     assert_allclose(model.predict_proba(X[:7]), together[:7], rtol=1e-10)
     model.module_.features.tol = 1e-12
     assert_allclose(model.predict_proba(X), together, rtol=1e-4)
-    loose = DEQClassifier(width=16, max_epochs=1, tol=0.1, random_state=0).fit(X, y)
+    loose = DEQClassifier(
+        hyperparameters=None, width=16, max_epochs=1, tol=0.1, random_state=0
+    ).fit(X, y)
     assert TRAINING_TOL < loose.fixed_point_residual_ <= 0.1
 
 
 def test_what_does_not_fit_the_budget_starts_cold_and_is_told(monkeypatch, capsys):
-    model = DEQClassifier(width=16, max_epochs=4, batch_size=50, verbose=1, random_state=0)
+    model = DEQClassifier(
+        hyperparameters=None, width=16, max_epochs=4, batch_size=50, verbose=1, random_state=0
+    )
     n_warm = n_iter(model.fit(*IRIS))
     assert "cold" not in capsys.readouterr().out
     monkeypatch.setattr(starts, "_BUDGET", 2 * 150 * 16 * 4 - 1)
@@ -156,7 +162,9 @@ def test_what_does_not_fit_the_budget_starts_cold_and_is_told(monkeypatch, capsy
 def test_fits_repeat_and_keep_no_solutions():
     X, y = DIGITS
     first, second = (
-        DEQClassifier(width=32, batch_size=64, max_epochs=5, random_state=0).fit(X, y)
+        DEQClassifier(
+            hyperparameters=None, width=32, batch_size=64, max_epochs=5, random_state=0
+        ).fit(X, y)
         for _ in range(2)
     )
     assert_array_equal(first.predict_proba(X), second.predict_proba(X))

@@ -159,6 +159,6 @@ def test_rows_mapped_from_a_file(tmp_path):
     np.testing.assert_allclose(many.predict(mapped), one.predict(X), atol=1e-9)
     features = KernelMatcher(8, center=False, random_state=0)
     np.testing.assert_array_equal(features.fit(mapped).transform(mapped), features.transform(X))
-    network = EquivalentExplicitRegressor(width=8, random_state=0)
+    network = EquivalentExplicitRegressor(hyperparameters=None, width=8, random_state=0)
     fitted_by_chunks(network, [100, 300], mapped, Y)
     assert network.predict(mapped).shape == (600,)

@@ -1,9 +1,12 @@
 """Memory while rows pass by in chunks: from a mapped file, and from a parquet file.
 
     python examples/benchmarks/streams_memory.py [--rows 1000000] [--features 20]
+    python examples/benchmarks/streams_memory.py --sparse 10
 
-For each model by how many megabytes the process's memory rose above that after the first chunk:
-over a tenth of the rows and over all of them. It is flat if the two are alike.
+With --sparse a mapped file of so many gigabytes of zeros, 1,000 columns, which takes no room on the
+disk, passes by the ridge: the process's memory after a tenth of it and at the end. Else for each
+model by how many megabytes the process's memory rose above that after the first chunk: over a tenth
+of the rows and over all of them. It is flat if the two are alike.
 """
 
 import argparse
@@ -85,10 +88,33 @@ def anonymous_memory():
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
+def pass_sparse_by(folder, gigabytes, n_features=1000):
+    """Print the memory of a process after a tenth of a sparse file, and after all of it."""
+    from sk_deq import DEQKernelRidge
+
+    n_rows = int(gigabytes * 2**30) // (4 * n_features) // CHUNK * CHUNK
+    shape = n_rows, n_features
+    rows = np.lib.format.open_memmap(folder / "zeros.npy", "w+", np.float32, shape)
+    landmarks = np.random.default_rng(0).normal(size=(50, n_features)).astype(np.float32)
+    model = DEQKernelRidge(
+        alpha=1.0, solver="nystroem", landmarks=landmarks, hyperparameters=None, device="cpu"
+    )
+    sizes, y = [], np.zeros(CHUNK)
+    for start in range(0, n_rows, CHUNK):
+        model.partial_fit(rows[start : start + CHUNK], y)
+        sizes.append(anonymous_memory())
+    tenth, whole = max(sizes[: len(sizes) // 10]), max(sizes)
+    print(
+        f"{n_rows} rows of {rows.nbytes / 2**30:.1f} GB: {tenth:.0f} MB over the first tenth, "
+        f"{whole:.0f} MB over all, {100 * (whole / tenth - 1):.1f} % more"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--features", type=int, default=20)
+    parser.add_argument("--sparse", type=float, metavar="GIGABYTES")
     parser.add_argument("--one", nargs=4, metavar=("FOLDER", "MODEL", "SOURCE", "ROWS"))
     args = parser.parse_args()
     if args.one:
@@ -96,6 +122,9 @@ def main():
         print(f"{pass_by(Path(folder), model, source, int(n_rows)):.0f}")
         return
     with tempfile.TemporaryDirectory() as name:
+        if args.sparse:
+            pass_sparse_by(Path(name), args.sparse)
+            return
         write(Path(name), args.rows, args.features)
         print(f"rows.npy: {Path(name, 'rows.npy').stat().st_size / 2**20:.0f} MB")
         print("model     source      tenth   all, MB")

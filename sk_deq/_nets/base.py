@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from functools import partial as bind
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
 from .lesson import Lesson, scaled_rows
 from .pays import epochs_that_pay, keys_of
+from .resumable import require_resumable
 from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
@@ -70,6 +72,7 @@ class BaseNetwork(DEQEstimator):
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],
+        "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device],
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "random_state": ["random_state"],
@@ -80,6 +83,7 @@ class BaseNetwork(DEQEstimator):
              X_unlabeled=None):  # fmt: skip
         """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""
         again = hasattr(self, "module_") and (partial or self.warm_start)
+        require_resumable(self, partial)
         if self._solves_readout:
             self._refuse_for_readout(X_val, partial)
         distillation = self._distillation(X_unlabeled is not None)
@@ -282,7 +286,7 @@ class BaseNetwork(DEQEstimator):
 
         def losses(module, data, valid):
             net = self._new_net(lesson, module, batch_size, max_epochs)
-            return [epoch["valid_loss"] for epoch in train(net, data, valid, generator, None)[0]]
+            return [epoch["valid_loss"] for epoch in train(net, data, valid, generator)[0]]
 
         return epochs_that_pay(lesson, data, keys, losses)
 
@@ -303,7 +307,7 @@ class BaseNetwork(DEQEstimator):
             )  # fmt: skip
         told = None if partial else begin(max_epochs=last or max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
-        epochs, diverged = train(net, data, valid, generator, tell)
+        epochs, diverged = train(net, data, valid, generator, tell, self)
         lesson.module.eval()
         if told is not None:
             told.end()

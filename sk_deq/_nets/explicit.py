@@ -55,6 +55,7 @@ class ExplicitFeatures:
             raise TypeError(f"deq must be a {kind.__name__}, got {type(deq).__name__}.")
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
+        copied.pop("checkpoint_dir")  # which is that of the other's training
         return cls(**{**copied, **params})
 
     @classmethod

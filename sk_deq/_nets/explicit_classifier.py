@@ -96,6 +96,9 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         Copied before use.
     verbose : int or bool, default=0
         Whether to print a line per epoch.
+    checkpoint_dir : str or path-like, default=None
+        Folder, one for each fit, where the training is kept after every epoch. The same fit goes on
+        from there, and ends with the same bits as one that was never stopped.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
@@ -186,14 +189,14 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        class_weight=None, warm_start=False, callbacks=None, verbose=0,
+        class_weight=None, warm_start=False, callbacks=None, verbose=0, checkpoint_dir=None,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
         self.input_var, self.bias_var, self.center = input_var, bias_var, center
         self.input_scaling, self.kernel, self.matching = input_scaling, kernel, matching
         self.hyperparameters, self.encoding = hyperparameters, encoding
-        self.feature_weights = feature_weights
+        self.feature_weights, self.checkpoint_dir = feature_weights, checkpoint_dir
         self.n_layers, self.train, self.teacher = n_layers, train, teacher
         self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
         self.weight_decay, self.early_stopping = weight_decay, early_stopping

@@ -11,7 +11,7 @@ _BUDGET = 2**28  # bytes that may be kept, forward and backward together
 
 
 class Starts:
-    """The last solutions of the training rows, of which `rows` are being solved for.
+    """The last solutions of the training rows, `kept`, of which `rows` are being solved for.
 
     A row without a last solution that is finite starts cold.
     """
@@ -19,11 +19,16 @@ class Starts:
     def __init__(self, n_rows, like):
         shape = n_rows, len(like)
         self.rows = slice(None)
-        self._kept = {k: like.new_full(shape, torch.nan) for k in ("forward", "backward")}
+        self.kept = {k: like.new_full(shape, torch.nan) for k in ("forward", "backward")}
+
+    def restore(self, kept):
+        """Go on from solutions kept by other Starts."""
+        for stage, solutions in kept.items():
+            self.kept[stage].copy_(solutions)
 
     def take(self, stage, cold):
         """Where to start, for rows that start at `cold` if nothing is known of them."""
-        kept = self._kept[stage][self.rows]
+        kept = self.kept[stage][self.rows]
         if stage == "backward":
             kept = kept * _dot(kept, cold)
         return torch.where(torch.isfinite(kept.sum(1, keepdim=True)), kept, cold)
@@ -37,7 +42,7 @@ class Starts:
         """
         if stage == "backward":
             solution = solution / _dot(solution, cold).sqrt()
-        self._kept[stage][self.rows] = solution
+        self.kept[stage][self.rows] = solution
 
 
 def _dot(a, b):

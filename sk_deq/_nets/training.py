@@ -10,6 +10,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from .._warn import warn
+from .checkpoints import keep_epochs
 from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_with
 from .starts import options_of_training
 
@@ -126,7 +127,7 @@ class TrainingNet(NeuralNet):
         self.optimizer_ = torch.optim.AdamW(groups, fused=fused)
         for group in self.optimizer_.param_groups:
             group["peak"] = group["lr"]
-        self._step, parameters = 0, list(module.parameters())
+        self.steps_, parameters = 0, list(module.parameters())
         self._start = [p.detach().clone() for p in parameters] if self.to_start else []
         return self
 
@@ -149,9 +150,10 @@ class TrainingNet(NeuralNet):
         """Train for max_epochs epochs, or until a callback or the user ends it."""
         self.ended_ = False
         n_before = len(self.history)
-        self.notify("on_train_begin", X=X, y=y)
+        self.notify("on_train_begin", X=X, y=y)  # where an earlier fit may have got to
+        done = self.max_epochs if self.ended_ else len(self.history) - n_before
         try:
-            self.fit_loop(X, y, **fit_params)
+            self.fit_loop(X, y, epochs=self.max_epochs - done, **fit_params)
         except _EndOfTraining:
             pass
         except KeyboardInterrupt:
@@ -176,12 +178,12 @@ class TrainingNet(NeuralNet):
 
     def _set_rate(self, n_steps):
         """Half a cosine up over the first 30 % of the steps, half a cosine down over the rest."""
-        t = (self._step + 0.5) / n_steps
+        t = (self.steps_ + 0.5) / n_steps
         up = t < _WARM_UP
         phase = t / _WARM_UP if up else (1 - t) / (1 - _WARM_UP)
         for group in self.optimizer_.param_groups:
             group["lr"] = group["peak"] * (1 - math.cos(math.pi * phase)) / 2
-        self._step += 1
+        self.steps_ += 1
 
     @torch.no_grad()
     def _decay_to_start(self):
@@ -298,15 +300,19 @@ def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **s
     return net.initialize()
 
 
-def train(net, data, valid, generator, task):
+def train(net, data, valid, generator, task=None, estimator=None):
     """Train by `net` on data, three tensors; `valid`, or None, are those to stop early on.
 
-    `task` is the FitTask to tell of epochs, or None. Returns a dict for each epoch of this call,
-    and the loss of the weights that were restored, if a loss was not finite, else None.
+    `task` is the FitTask to tell of epochs, or None; `estimator` says where to keep them, if
+    that is not None. Returns a
+    dict for each epoch of this call, and the loss of the weights that were restored, if a loss was
+    not finite, else None.
     """
     if task is not None:
         net.callbacks_.append(("tell_epochs", TellEpochs(task)))
     net.generator, net.valid = generator, valid
+    if estimator is not None and estimator.checkpoint_dir is not None:
+        net.callbacks_.append(("keep_epochs", keep_epochs(estimator, net, data, valid)))
     n_before = len(net.history)
     features = net.module_.features
     net.solving, told = options_of_training(features, len(data[0]), net.max_epochs)

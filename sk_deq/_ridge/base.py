@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from .._search.candidates import DEQ_PARAMETERS
 from .._search.encodings import ENCODINGS, kinds_of
 from .._theory.spec import KERNELS
 from .._torch import own_modes, resolve_dtype, to_tensor
+from .checkpoints import require_no_checkpoint, require_resumable
 from .fit import RidgeConfig
 from .stream import begin_stream, part_of, solved
 
@@ -47,6 +49,7 @@ class BaseKernelRidge(DEQEstimator):
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"})],
         "predict_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "checkpoint_dir": [str, PathLike, None],
         "random_state": ["random_state"],
     }
 
@@ -56,6 +59,7 @@ class BaseKernelRidge(DEQEstimator):
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
+        checkpoint_dir=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
@@ -64,12 +68,13 @@ class BaseKernelRidge(DEQEstimator):
         self.hyperparameters, self.encoding = hyperparameters, encoding
         self.feature_weights = feature_weights
         self.method, self.solver, self.n_components, self.tol = method, solver, n_components, tol
-        self.landmarks = landmarks
+        self.landmarks, self.checkpoint_dir = landmarks, checkpoint_dir
         self.max_iter, self.device, self.dtype = max_iter, device, dtype
         self.predict_batch_size, self.random_state = predict_batch_size, random_state
 
     def _config(self, like, classify):
         """The RidgeConfig of the parameters, for rows of the kind of `like`."""
+        require_resumable(self)
         given = {name: getattr(self, name) for name in DEQ_PARAMETERS}
         given = {k: v for k, v in given.items() if not isinstance(v, str) or v != "auto"}
         if self.input_var is None:
@@ -86,7 +91,7 @@ class BaseKernelRidge(DEQEstimator):
             method=self.method, solver=self.solver, n_components=self.n_components, tol=self.tol,
             max_iter=self.max_iter,
             device=self._resolve_device(like), dtype=resolve_dtype(self.dtype),
-            landmarks=landmarks,
+            landmarks=landmarks, checkpoint_dir=self.checkpoint_dir,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )  # fmt: skip
 
@@ -133,6 +138,7 @@ class BaseKernelRidge(DEQEstimator):
         """Account for the rows of one more chunk, and set the attributes of all so far."""
         if self.method != "exact":
             raise ValueError("partial_fit needs method='exact'.")
+        require_no_checkpoint(self, "save the model by sk_deq.export.save after a chunk.")
         config = self._config(like, classify=hasattr(self, "class_weight"))
         stream = getattr(self, "_stream", None)
         if stream is not None and stream.center.shape[0] != targets.shape[1]:

@@ -84,6 +84,9 @@ class DEQKernelRidgeClassifier(LearnsClasses):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied with `sample_weight`. "balanced" gives all classes the
         same total weight.
+    checkpoint_dir : str or path-like, default=None
+        Folder, one for each fit, where "nystroem" keeps its sums over rows every ten seconds. The
+        same fit goes on from there, and ends with the same bits as one that was never stopped.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"
@@ -201,7 +204,7 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
-        class_weight=None,
+        class_weight=None, checkpoint_dir=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         super().__init__(
@@ -210,7 +213,7 @@ class DEQKernelRidgeClassifier(LearnsClasses):
             hyperparameters=hyperparameters, encoding=encoding, feature_weights=feature_weights,
             method=method, solver=solver, n_components=n_components, landmarks=landmarks, tol=tol,
             max_iter=max_iter, device=device, dtype=dtype, predict_batch_size=predict_batch_size,
-            random_state=random_state,
+            checkpoint_dir=checkpoint_dir, random_state=random_state,
         )  # fmt: skip
         self.class_weight = class_weight
 

@@ -14,6 +14,7 @@ from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
 from .._state import storable
+from .checkpoints import checkpoint_of_sums
 from .intervals import OutOfSample, residuals_out_of_sample
 from .kernel import FittedRows, row_kernel
 from .rows import TrainingRows
@@ -51,6 +52,8 @@ class RidgeConfig:
     seed : int
     landmarks : ndarray or tensor of shape (m, n_features), default=None
         Rows whose functions are fitted, by "nystroem" or "cg"; the scale is measured on them.
+    checkpoint_dir : str, path-like or None, default=None
+        Where "nystroem" keeps its sums on the way.
     """
 
     classify: bool
@@ -69,6 +72,7 @@ class RidgeConfig:
     dtype: torch.dtype
     seed: int
     landmarks: object = None
+    checkpoint_dir: object = None
 
 
 @storable
@@ -269,7 +273,8 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
         def tile(part):
             return kernel.rows(X[part] if isinstance(part, slice) else take(X, part))
 
-        return solve_nystroem(features, tile, y, w, alphas, held_out), landmarks
+        kept = checkpoint_of_sums(config, features, rows)
+        return solve_nystroem(features, tile, y, w, alphas, held_out, kept), landmarks
     fitted = FittedRows(kernel, X)
     held_out = None if held_out is None else held_out.to(fitted.scaled.device)
     solution = solve_cg(

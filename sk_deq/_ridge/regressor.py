@@ -81,6 +81,9 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
+    checkpoint_dir : str or path-like, default=None
+        Folder, one for each fit, where "nystroem" keeps its sums over rows every ten seconds. The
+        same fit goes on from there, and ends with the same bits as one that was never stopped.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float64"

@@ -52,7 +52,7 @@ def eigh_path(K, y, w, alphas, precision=None):
 
 def _eigh(A):
     """torch.linalg.eigh, or scipy's, which is up to three times as fast; overwrites A."""
-    if A.is_cuda:
+    if not A.is_cpu:
         return torch.linalg.eigh(A)
     # the transpose is what LAPACK overwrites without a copy; A is symmetric
     pair = linalg.eigh(A.numpy().T, overwrite_a=True, check_finite=False)

@@ -132,6 +132,13 @@ class Sums:
             setattr(both, name, value + getattr(other, name))
         return both
 
+    def to(self, device):
+        """The same Sums on a device."""
+        same = Sums.__new__(Sums)
+        for name, value in vars(self).items():
+            setattr(same, name, value.to(device))
+        return same
+
     def ridge(self, alpha):
         """Coefficients (m, n_outputs) of the features, and the constant (n_outputs,)."""
         mean, target = self.features / self.weight, self.targets / self.weight
@@ -168,7 +175,7 @@ def tile_rows(n_columns):
     return max(1024, _TILE // n_columns)
 
 
-def solve_nystroem(features, rows, y, w, alphas, held_out=None):
+def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None):
     """Solve for the alpha with the least error on the held-out rows; then with all rows.
 
     Parameters
@@ -182,6 +189,8 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None):
     alphas : list of float
     held_out : bool tensor of shape (n,) or None
         Needed if there are several alphas.
+    kept : Checkpoint, default=None
+        Where the sums are kept on the way.
 
     Returns
     -------
@@ -189,7 +198,7 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None):
         Its predictions are those of the held-out rows by the model of all others.
     """
     center = w @ y / w.sum()
-    sums = accumulate(features, rows, y - center, w, held_out)
+    sums = accumulate(features, rows, y - center, w, held_out, kept)
     solution, (beta, constant) = solve_sums(features, sums, alphas, center)
     if held_out is None:
         return solution
@@ -205,15 +214,17 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None):
     return replace(solution, predictions=predictions, rows=index)
 
 
-def accumulate(features, rows, y, w, held_out=None):
+def accumulate(features, rows, y, w, held_out=None, kept=None):
     """Pass over rows once: the Sums of those that are not held out, and of those that are.
 
     As for `solve_nystroem`, y less a constant; a list of one if `held_out` is None, else of two.
     """
     device = features.landmarks.device
     sums = [Sums(len(features), y.shape[1], device) for _ in range(1 if held_out is None else 2)]
-    size = tile_rows(max(features.landmarks.shape))
-    for start in range(0, len(y), size):
+    size, begin = tile_rows(max(features.landmarks.shape)), 0
+    if kept is not None and kept.state is not None:
+        begin, sums = kept.state["begin"], [part.to(device) for part in kept.state["sums"]]
+    for start in range(begin, len(y), size):
         tile = slice(start, start + size)
         phi = features(rows(tile))
         targets, weight = y[tile].to(device), w[tile].to(device)
@@ -223,6 +234,9 @@ def accumulate(features, rows, y, w, held_out=None):
             else:
                 mine = (held_out[tile] == bool(side)).to(device)
                 part.add(phi[:, mine], targets[mine], weight[mine])
+        if kept is not None:
+            state = {"begin": start + size, "sums": sums}
+            kept.offer(state, last=start + size >= len(y))
     return sums
 
 

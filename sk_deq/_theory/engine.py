@@ -170,7 +170,7 @@ def grown(unit):
 
 def _empty(n_rows, n_columns, like):
     """An uninitialised matrix; numpy's have large pages, which are faster to fill at first."""
-    if like.is_cuda:
+    if not like.is_cpu:
         return like.new_empty(n_rows, n_columns)
     dtype = like.new_empty(0).numpy().dtype
     return torch.from_numpy(np.empty((n_rows, n_columns), dtype))
@@ -236,7 +236,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
         factors1 = table.factors(0, first.norms, out)
         factors2 = table.factors(1, second.norms, out)
     triangle = symmetric and (ranges is None or ranges[0] == ranges[1])
-    size = 16 if ranges is None else _TILE * 16 if out.is_cuda and table is not None else _TILE
+    size = 16 if ranges is None else _TILE * 16 if not out.is_cpu and table is not None else _TILE
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
@@ -275,7 +275,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
             _write(out, there, here, tile.T)
 
     tiles = _tiles(n_rows, n_columns, size, triangle)
-    _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
+    _run(fill_tile, tiles, n_threads if out.is_cpu else 1)
 
 
 def _same(r, one, two):
@@ -295,7 +295,7 @@ def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
     factors1, factors2 = kernel.factors(s1, out), kernel.factors(s2, out)
     diagonal = kernel.diagonal(s1).to(out)
     offset = out.new_tensor(kernel.offset)
-    size = _TILE * 16 if out.is_cuda else _TILE
+    size = _TILE if out.is_cpu else _TILE * 16
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
@@ -313,7 +313,7 @@ def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
             out[there, here] = tile.T
 
     tiles = _tiles(len(norms1), len(norms2), size, symmetric)
-    _run(fill_tile, tiles, 1 if out.is_cuda else n_threads)
+    _run(fill_tile, tiles, n_threads if out.is_cpu else 1)
 
 
 def _tiles(n_rows, n_columns, size, triangle):

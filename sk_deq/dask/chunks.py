@@ -28,9 +28,13 @@ def tree(function, parts, *arguments):
 
 def rows_of_chunk(chunk):
     """Validated rows, targets and weights of a chunk."""
-    number, X, y, w, encode = chunk
+    number, X, y, w, encode, n_features = chunk
     try:
         X = check_array(X, dtype=[np.float64, np.float32])
+        if X.shape[1] != n_features:
+            raise ValueError(
+                f"X has {X.shape[1]} features, not {n_features} as the dask array says."
+            )
         w = np.ones(len(X)) if w is None else check_array(w, ensure_2d=False, dtype=np.float64)
         if (w < 0).any():
             raise ValueError("sample_weight has negative values.")

@@ -1,6 +1,7 @@
 """Dask collections as chunks of rows, and predictions that wait until they are asked for."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,15 @@ class Lazy:
         like = local(np.zeros((1, X.shape[1]), dtype=X.dtype))
         chunks = (X.chunks[0], *((n,) for n in like.shape[1:]))
         drop = 1 if like.ndim == 1 else None
-        return X.map_blocks(local, dtype=like.dtype, chunks=chunks, drop_axis=drop, meta=like[:0])
+        of_chunk = partial(_of_chunk, local, like[:0])
+        return X.map_blocks(
+            of_chunk, dtype=like.dtype, chunks=chunks, drop_axis=drop, meta=like[:0]
+        )
+
+
+def _of_chunk(method, nothing, chunk):
+    """A method of a chunk, which may have no rows."""
+    return method(chunk) if len(chunk) else nothing
 
 
 def as_array(X):
@@ -64,4 +73,7 @@ def chunks_of(X, *columns):
         column = column.rechunk((X.chunks[0], *column.shape[1:]))
         parts.append(column.to_delayed().ravel())
     numbered = zip(range(1, len(parts[0]) + 1), *parts, strict=True)
-    return [chunk for chunk, n in zip(numbered, X.chunks[0], strict=True) if n]
+    chunks = [chunk for chunk, n in zip(numbered, X.chunks[0], strict=True) if n]
+    if not chunks:
+        raise ValueError("X has no rows; a fit needs at least one row.")
+    return chunks

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._array_api import prototype, to_numpy
 from .._base import all_or_nothing
+from .._ridge.checkpoints import require_no_checkpoint
 from .._ridge.classifier import DEQKernelRidgeClassifier as LocalDEQKernelRidgeClassifier
 from .._ridge.regressor import DEQKernelRidge as LocalDEQKernelRidge
 from .._ridge.stream import begin_stream, solved
@@ -36,13 +37,15 @@ class LazyRidge(Lazy):
         from dask import delayed
 
         self._validate_params()
+        require_no_checkpoint(self, "dask computes again what workers that are lost had.")
         if self.solver not in ("auto", "nystroem"):
             raise ValueError(f"Chunks need solver='nystroem', got solver={self.solver!r}.")
         X = as_array(X)
         self.n_features_in_ = X.shape[1]
         like = prototype(np.empty((1, X.shape[1])))
         config = self._config(like, classify=hasattr(self, "class_weight"))
-        chunks = [(*chunk, encode) for chunk in chunks_of(X, y, sample_weight)]
+        chunks = chunks_of(X, y, sample_weight)
+        chunks = [(*chunk, encode, X.shape[1]) for chunk in chunks]
         n = max(_SAMPLE, config.n_components or 0)
         samples = [delayed(sample_of)(chunk, n) for chunk in chunks]
         _, rows, targets, weight = tree(delayed(smallest_of), samples, n).compute()

@@ -7,10 +7,10 @@ import sys
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
+from .._atomic import replaced, require_writable
 from .._base import DEQEstimator
 from .._state import STORABLE, Reader, Writer, is_storable
 from .._warn import warn
-from .atomic import require_writable, write_atomically
 
 _FORMAT = 1
 _KEY = "sk_deq"
@@ -77,7 +77,8 @@ def save(estimator, path):
         {"format": _FORMAT, "version": _version(), "estimator": writer.write(estimator)}
     )
     metadata = {_KEY: f"{digest(content, writer.arrays)} {content}"}
-    write_atomically(path, safetensors.numpy.save(writer.arrays, metadata))
+    with replaced(path) as file:
+        file.write(safetensors.numpy.save(writer.arrays, metadata))
 
 
 def load(path):

@@ -8,13 +8,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._array_api import to_numpy
+from .._atomic import replaced, require_writable
 from .._kernel_matcher import KernelMatcher
 from .._nets.deq import DEQClassifier, DEQRegressor
 from .._nets.explicit_classifier import EquivalentExplicitClassifier
 from .._nets.explicit_regressor import EquivalentExplicitRegressor
 from .._ridge.classifier import DEQKernelRidgeClassifier
 from .._ridge.regressor import DEQKernelRidge
-from .atomic import require_writable, write_atomically
 from .graph import DOUBLE, Graph, inputs_of
 from .models import matcher_features, n_steps_for, network_outputs, ridge_decision
 from .preprocessing import CONVERTERS, SHAPES, without_tidying
@@ -111,7 +111,8 @@ def to_onnx(estimator, path, X=None, *, residual=1e-5):
         custom_parsers=dict.fromkeys(convert, _parse),
         options={"zipmap": False} if is_classifier(last) and type(last) not in convert else None,
     )  # fmt: skip
-    write_atomically(path, model.SerializeToString())
+    with replaced(path) as file:
+        file.write(model.SerializeToString())
     return model
 
 

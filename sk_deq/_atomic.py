@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,18 +28,40 @@ def require_writable(path):
     return path
 
 
-def write_atomically(path, data):
-    """Write bytes to a file, which has its old content until all of the new is there."""
+@contextmanager
+def replaced(path):
+    """A binary file to write, which takes the place of `path` when all of it is on the disk.
+
+    Where writing fails, what was at `path` stays as it was.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp keeps its files from others
         os.replace(name, path)
+        _sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(path):
+    """Delete what processes that were killed have left of files to replace `path`."""
+    for name in path.parent.glob(f".{path.name}.*"):
+        name.unlink(missing_ok=True)
+
+
+def _sync_folder(folder):
+    """Bring the new name to the disk too, where folders can be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
