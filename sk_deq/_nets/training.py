@@ -262,6 +262,9 @@ def make_net(module, *, patience=None, callbacks=None, verbose=0, **settings):
 
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, accuracy and one_cycle.
     """
+    for given in callbacks or []:
+        if not hasattr(given[-1] if isinstance(given, tuple) else given, "on_train_begin"):
+            raise TypeError(f"callbacks must be those of skorch, got {given!r}.")
     callbacks = [deepcopy(c) for c in callbacks or []]
     own = [_BestWeights(patience), *([_Progress()] if verbose else [])]
     net = TrainingNet(
