@@ -1,8 +1,8 @@
 """The conjugate kernel of a DEQ as a prior covariance for scikit-learn's Gaussian processes."""
 
 import numpy as np
-import torch
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
+from sklearn.utils import check_array
 
 from ._theory.derivatives import kernel_and_derivatives
 from ._theory.engine import kernel_diagonal, kernel_matrix
@@ -172,4 +172,4 @@ class DEQKernel(Kernel):
 
 
 def _rows(X):
-    return to_tensor(np.atleast_2d(X), dtype=torch.float64)
+    return to_tensor(check_array(np.atleast_2d(X), dtype=np.float64))

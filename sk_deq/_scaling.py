@@ -36,6 +36,15 @@ def root_mean_square_norm(X, sample_weight=None):
     return peak * float((sample_weight * squares).sum() / sample_weight.sum()) ** 0.5
 
 
+def standard_deviations(values, weight):
+    """Of the columns of a tensor (n, ..), rows weighted; they neither overflow nor underflow."""
+    share = weight / weight.sum()
+    centred = values - share @ values
+    peak = centred.abs().amax(0)
+    peak = peak.where(peak > 0, 1.0)
+    return peak * (share @ (centred / peak).square()).sqrt()
+
+
 @storable
 class InputScaler:
     """Bring rows to the scale at which the theory describes them.

@@ -84,6 +84,10 @@ def to_tensor(array, *, dtype=None, device=None):
             array = torch.from_dlpack(array)
         else:
             array = np.asarray(array)
+            if array.dtype.kind not in "biufc":
+                raise ValueError(
+                    f"Numbers are needed, not an array of dtype {array.dtype}: convert it first."
+                )
             if not array.flags.writeable or any(stride < 0 for stride in array.strides):
                 array = array.copy()  # torch cannot wrap read-only or reversed memory
             array = torch.from_numpy(array)

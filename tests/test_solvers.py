@@ -1,10 +1,13 @@
 """Kernel ridge solvers against the normal equations, solved anew without each row."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import LinAlgWarning
 
+from sk_deq import DEQKernelRidge
 from sk_deq._row_keys import merge_repeated_rows, row_keys
 from sk_deq._solve.exact import solve_cholesky, solve_eigh
 
@@ -117,3 +120,32 @@ def test_repeated_rows_are_merged(collide):
     assert first.tolist() == [0, 1, 3]
     torch.testing.assert_close(y_[:, 0], torch.tensor([4.0, 2, 3], dtype=torch.float64))
     torch.testing.assert_close(w_, torch.tensor([4.0, 2, 1], dtype=torch.float64))
+
+
+NEARLY_EQUAL = np.repeat(np.random.default_rng(0).normal(size=(30, 3)), 3, axis=0)
+NEARLY_EQUAL = NEARLY_EQUAL + 1e-4 * np.random.default_rng(1).normal(size=NEARLY_EQUAL.shape)
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky", "eigh"])
+def test_float32_says_what_precision_a_penalty_needs(solver):
+    y = np.sin(NEARLY_EQUAL).sum(1)
+    options = {"hyperparameters": None, "solver": solver, "random_state": 0}
+    for alpha in (1e-6, 1e-10):
+        model = DEQKernelRidge(alpha, dtype="float32", **options)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                model.fit(NEARLY_EQUAL, y)
+            except ValueError as error:  # not even a solution
+                assert solver == "cg"
+                told = [warnings.WarningMessage(error, LinAlgWarning, "", 0)]
+        messages = [str(one.message) for one in told if one.category is LinAlgWarning]
+        assert any("in float32: use dtype='float64'" in message for message in messages)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        single, double = (
+            DEQKernelRidge(1e-3, dtype=d, **options).fit(NEARLY_EQUAL, y).predict(NEARLY_EQUAL)
+            for d in ("float32", "float64")
+        )
+        DEQKernelRidge(1e-10, **options, tol=1e-9).fit(NEARLY_EQUAL, y)
+    np.testing.assert_allclose(single, double, atol=1e-3)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .._array_api import class_weights, encode_labels
+from .._scaling import standard_deviations
 from .._solve.calibration import fit_temperature
 from .._state import storable
 from .._torch import on_cpu, to_tensor
@@ -132,7 +133,7 @@ class Regression:
     def scaled(self, target, weight):
         """The task with the mean and deviation of these training rows."""
         mean = weight @ target / weight.sum()
-        deviation = (weight @ (target - mean).square() / weight.sum()).sqrt()
+        deviation = standard_deviations(target, weight)
         return replace(
             self, mean=mean.cpu(), scale=torch.where(deviation > 0, deviation, 1.0).cpu()
         )

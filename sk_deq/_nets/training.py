@@ -44,7 +44,11 @@ class _EndOfTraining(Exception):
     """A callback wants no further epoch."""
 
 
-class _BestWeights(Callback):
+class _OwnCallback(Callback):
+    """One that ends the training by _EndOfTraining: a KeyboardInterrupt in it is the user's."""
+
+
+class _BestWeights(_OwnCallback):
     """Remember the best weights; stop at a loss that is not finite or no longer improves."""
 
     def __init__(self, patience=None):
@@ -63,7 +67,7 @@ class _BestWeights(Callback):
         loss = epoch.get("valid_loss", epoch["train_loss"])
         if not math.isfinite(epoch["train_loss"]) or not math.isfinite(loss):
             self.diverged_ = True
-            raise KeyboardInterrupt
+            raise _EndOfTraining
         if loss < self.best_:
             self.best_, self.waited_ = loss, 0
             # the validation loss is that of the epoch's last weights, which the training loss never
@@ -72,7 +76,7 @@ class _BestWeights(Callback):
         else:
             self.waited_ += 1
         if self.patience is not None and self.waited_ >= self.patience:
-            raise KeyboardInterrupt
+            raise _EndOfTraining
 
     def on_train_end(self, net, **kwargs):
         if self.diverged_ or self.patience is not None:
@@ -135,13 +139,17 @@ class TrainingNet(NeuralNet):
         """Tell every callback; if one wants to end the training, the others are told all the same.
 
         Raising KeyboardInterrupt is skorch's way for a callback to end the training. One that is
-        raised elsewhere is the user's.
+        raised elsewhere, or in a callback of ours, is the user's.
         """
         getattr(self, method_name)(self, **cb_kwargs)
         for _, callback in self.callbacks_:
             try:
                 getattr(callback, method_name)(self, **cb_kwargs)
+            except _EndOfTraining:
+                self.ended_ = True
             except KeyboardInterrupt:
+                if isinstance(callback, _OwnCallback):
+                    raise
                 self.ended_ = True
         if self.ended_ and method_name == "on_epoch_end":
             raise _EndOfTraining
@@ -244,7 +252,7 @@ class TrainingNet(NeuralNet):
             self.history.record("seconds", time.perf_counter() - begin)
 
 
-class _Progress(Callback):
+class _Progress(_OwnCallback):
     """One tidy line per epoch."""
 
     def on_epoch_end(self, net, **kwargs):
@@ -259,7 +267,7 @@ class _Progress(Callback):
         print("  ".join(parts))
 
 
-class _Last(Callback):
+class _Last(_OwnCallback):
     """End the training after an epoch."""
 
     def __init__(self, epoch):
@@ -267,10 +275,10 @@ class _Last(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         if net.history[-1]["epoch"] == self.epoch:
-            raise KeyboardInterrupt
+            raise _EndOfTraining
 
 
-class TellEpochs(Callback):
+class TellEpochs(_OwnCallback):
     """skorch's callback that passes epochs on to a FitTask."""
 
     def __init__(self, task):
@@ -281,7 +289,7 @@ class TellEpochs(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         if self.epoch.end():
-            raise KeyboardInterrupt  # ends the training, see TrainingNet.notify
+            raise _EndOfTraining  # ends the training, see TrainingNet.notify
 
 
 def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **settings):
@@ -290,6 +298,9 @@ def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **s
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, accuracy and
     one_cycle; `last` is the epoch after which training ends, None for max_epochs.
     """
+    for given in callbacks or []:
+        if not hasattr(given[-1] if isinstance(given, tuple) else given, "on_train_begin"):
+            raise TypeError(f"callbacks must be those of skorch, got {given!r}.")
     callbacks = [deepcopy(c) for c in callbacks or []]
     own = [_BestWeights(patience), *([_Progress()] if verbose else [])]
     own += [_Last(last)] if last is not None else []

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from scipy.linalg import LinAlgWarning
 
 from .._array_api import take
 from .._memory import require_memory, total_memory
+from .._scaling import standard_deviations
 from .._search.candidates import DEFAULT, HIGH_DIM, resolve
 from .._search.criterion import ALPHAS
 from .._search.search import Choice, search_kernel
@@ -14,6 +16,7 @@ from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
 from .._state import storable
+from .._warn import warn
 from .checkpoints import checkpoint_of_sums
 from .intervals import OutOfSample, residuals_out_of_sample
 from .kernel import FittedRows, row_kernel
@@ -140,12 +143,16 @@ def fit_ridge(X, y, w, config):
         level = kernel.mean_diagonal(rows.X, rows.w)
         relative = [choice.relative_alpha] if solver in _ONE_ALPHA else ALPHAS
         alphas = [float(alpha * level) for alpha in relative]
+    if solver == "cg":
+        _require_precision(alphas[0], kernel, rows, config, solver)
     compare = len(alphas) > 1 or config.listed
     if rows.n_distinct == 1:  # no other rows to be predicted from: the constant is all there is
         alphas, compare = alphas[-1:], False
     validate = compare or (rows.n_distinct > 1 and (config.classify or solver == "cholesky"))
     solve = _solve_exactly if solver in _MATRICES else _solve_by_landmarks
     solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
+    if solver in _MATRICES:
+        _require_precision(solution.alpha, kernel, rows, config, solver)
     path = (alphas, solution.errors) if compare else None
     if config.alphas is None and solver in _ONE_ALPHA and choice.path is not None:
         path = [float(alpha * level) for alpha in choice.path[0]], choice.path[1]
@@ -284,6 +291,27 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
     return solution, fitted
 
 
+def _require_precision(alpha, kernel, rows, config, solver):
+    """Tell of a penalty that float32 cannot tell from the rounding of the kernel's values.
+
+    That of n x n values moves eigenvalues by about sqrt(n) of theirs. Conjugate gradients, which
+    need a positive definite matrix, are refused.
+    """
+    if config.dtype != torch.float32:
+        return
+    size = kernel.mean_diagonal(rows.X, rows.w) * rows.mean_weight
+    least = 4 * torch.finfo(torch.float32).eps * len(rows.X) ** 0.5 * size
+    if alpha >= least:
+        return
+    message = (
+        f"alpha={alpha:.2g} is below {least:.2g}, the rounding of this kernel in float32: use "
+        "dtype='float64', or a larger alpha."
+    )
+    if solver == "cg":
+        raise ValueError(f"solver='cg': {message}")
+    warn(message, LinAlgWarning)
+
+
 def _require_memory(n_numbers, n_rows, solver, config, remedy):
     needed = n_numbers * config.dtype.itemsize
     require_memory(needed, f"solver={solver!r} with {n_rows} rows", remedy, config.device)
@@ -306,7 +334,5 @@ def _out_of_sample(solution, rows, fitted):
 
 def _deviations(y, w):
     """Standard deviation of each target; 1 where it does not vary."""
-    share = w / w.sum()
-    deviations = (share @ (y - share @ y).square()).sqrt()
     varies = y[w > 0].amin(0) < y[w > 0].amax(0)
-    return torch.where(varies, deviations, 1.0)
+    return torch.where(varies, standard_deviations(y, w), 1.0)

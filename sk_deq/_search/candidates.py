@@ -8,7 +8,7 @@ input_var, in the latter case times the product of their norms.
 from functools import lru_cache
 from itertools import product
 
-from .._theory.activations import get_activation
+from .._theory.activations import get_activation, is_registered
 from .._theory.pair import DEQPairKernel
 from .._theory.spec import deq_spec, resolve_input_var
 
@@ -81,7 +81,7 @@ def stable(candidates):
     ValueError
         If there is none.
     """
-    found = [_pair_or_error(*_key(parameters, 1.0)) for parameters in candidates]
+    found = [_pair_or_error(parameters, 1.0) for parameters in candidates]
     if all(isinstance(pair, str) for pair in found):
         raise ValueError(found[0])
     return [p for p, pair in zip(candidates, found, strict=True) if not isinstance(pair, str)]
@@ -95,7 +95,7 @@ def pair_kernel(parameters, tau0=1.0):
     ValueError
         If there is no stable fixed point.
     """
-    pair = _pair_or_error(*_key(parameters, tau0))
+    pair = _pair_or_error(parameters, tau0)
     if isinstance(pair, str):
         raise ValueError(pair)
     return pair
@@ -111,14 +111,17 @@ def without_bias(parameters):
     return pair_kernel({**parameters, "bias_var": 0.0})
 
 
-def _key(parameters, tau0):
-    # an Activation, since a callable that cannot be hashed has no key
-    parameters = {**parameters, "activation": get_activation(parameters["activation"])}
-    return *(parameters[name] for name in DEQ_PARAMETERS[:-1]), tau0
+def _pair_or_error(parameters, tau0):
+    """The kernel, or what is wrong with it."""
+    activation = get_activation(parameters["activation"])
+    parameters = {**parameters, "activation": activation}
+    # what is kept would keep a user's callable alive
+    make = _kept_pair if is_registered(activation) else _kept_pair.__wrapped__
+    return make(*(parameters[name] for name in DEQ_PARAMETERS[:-1]), tau0)
 
 
 @lru_cache(maxsize=64)
-def _pair_or_error(kernel, activation, recurrent_var, input_var, bias_var, center, tau0):
+def _kept_pair(kernel, activation, recurrent_var, input_var, bias_var, center, tau0):
     """The kernel, or what is wrong with it, which takes a while to find out."""
     try:
         spec = deq_spec(activation, recurrent_var, input_var, bias_var, center, tau0)

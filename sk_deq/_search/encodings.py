@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._scaling import standard_deviations
 from .._state import storable
 
 ENCODINGS = ("quantile", "bins", "plain")  # in this order
@@ -121,7 +122,7 @@ def _normal_scores(x, w):
     values, ranks, weight = _ranks(x, w)
     scores = torch.special.ndtri(ranks)
     mean, square = (weight @ scores) / weight.sum(), (weight @ scores.square()) / weight.sum()
-    scores = (scores - mean) * (_deviation(values, weight) / (square - mean**2).sqrt())
+    scores = (scores - mean) * (standard_deviations(values, weight) / (square - mean**2).sqrt())
     if len(values) > _MAX_KNOTS:
         kept = torch.searchsorted(ranks, torch.linspace(0, 1, _MAX_KNOTS).to(ranks))
         kept = torch.unique(kept.clamp_(0, len(values) - 1))
@@ -137,12 +138,7 @@ def _bins(x, w):
     edges = torch.unique(torch.cat([values[:1], values[at], values[-1:]]))
     encoded = torch.ones(len(edges), len(edges) - 1).to(x).tril(-1)
     mean = torch.stack([weight @ row for row in _interpolate(values, edges, encoded).T])
-    return edges, (encoded - mean / weight.sum()) * _deviation(values, weight)
-
-
-def _deviation(values, weight):
-    mean = weight @ values / weight.sum()
-    return (weight @ (values - mean).square() / weight.sum()).sqrt()
+    return edges, (encoded - mean / weight.sum()) * standard_deviations(values, weight)
 
 
 _FUNCTIONS = {

@@ -39,7 +39,12 @@ def _preconditioner(features, X, s, alpha):
     U = torch.cat([features(part).T for part in X.split(size)]).mul_(s[:, None])
     gram = U.T @ U
     gram.diagonal().add_(alpha)
-    factor = torch.linalg.cholesky(gram)
+    factor, info = torch.linalg.cholesky_ex(gram)
+    if info > 0:
+        raise ValueError(
+            f"solver='cg' has no preconditioner: alpha={alpha:.2g} is lost in rounding. Raise "
+            "alpha, or use dtype='float64' or solver='cholesky'."
+        )
     return lambda V: (V - U @ torch.cholesky_solve(U.T @ V, factor)) / alpha
 
 

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -116,17 +116,33 @@ _RISES = {
 }
 
 
-@lru_cache(maxsize=64)
+@dataclass(frozen=True)
+class _Rise:
+    """t -> fn(t) - origin; equal to another of the same, which a closure is not."""
+
+    fn: Callable
+    origin: float
+
+    def __call__(self, t):
+        return self.fn(t) - self.origin
+
+
+def is_registered(activation):
+    """Whether this is one of the ``ACTIVATIONS``."""
+    return isinstance(activation, Activation) and ACTIVATIONS.get(activation.name) is activation
+
+
 def rise(activation):
     """phi(t) - phi(0) as an Activation, to full relative precision for small t, and phi(0)."""
+    if is_registered(activation) and activation.name not in _RISES:
+        return activation, 0.0
     origin = float(activation(torch.zeros(1, dtype=torch.float64)))
     if origin == 0:
         return activation, 0.0
-    if ACTIVATIONS.get(activation.name) is activation:
+    if is_registered(activation):
         return _RISES[activation.name], origin
-    fn = activation.fn
-    return Activation(activation.name, lambda t: fn(t) - origin, kinks=activation.kinks,
-                      lipschitz=activation.lipschitz), origin  # fmt: skip
+    fn = _Rise(activation.fn, origin)
+    return replace(activation, fn=fn, parity=None, homogeneous=False, dual=None), origin
 
 
 def get_activation(activation):
@@ -156,15 +172,29 @@ def get_activation(activation):
                 f"activation={type(activation).__name__!r} cannot be hashed, and tables are kept "
                 "by activation; pass a function, or give its class a __hash__."
             ) from error
-        return _from_callable(activation)
+        return _of_callable(activation)
     raise TypeError(
         f"activation must be a name or an elementwise torch callable, got {type(activation)}."
     )
 
 
-@lru_cache(maxsize=64)
-def _from_callable(fn):
-    """Probe a user's callable: is it elementwise, where are its kinks, how steep is it?"""
+def _of_callable(fn):
+    """The Activation of a user's callable; what was found of it is kept as long as it lives."""
+    try:
+        known = _PROBED.get(fn)
+    except TypeError:  # there are no weak references to objects of its type
+        return _probe(fn)
+    if known is None:
+        known = replace(_probe(fn), fn=None)
+        _PROBED[fn] = known
+    return replace(known, fn=fn)
+
+
+_PROBED = WeakKeyDictionary()
+
+
+def _probe(fn):
+    """Is it elementwise, where are its kinks, how steep is it? As an Activation."""
     name = getattr(fn, "__name__", type(fn).__name__)
     raw = Activation(name, fn)
     # the irrational offset keeps grid points off kinks at round numbers

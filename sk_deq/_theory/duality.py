@@ -4,10 +4,11 @@ By Mehler's series, a closed form, or quadrature: whichever is exact and fast fo
 """
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 
+from .cache import kept
 from .chebyshev import (
     chebyshev_coefficients,
     chebyshev_nodes,
@@ -210,6 +211,6 @@ def _tabulated_polar(activation, s1, s2):
     )
 
 
-@lru_cache(maxsize=64)
+@kept
 def _polar_tables(activation, range1, range2):
     return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r), range1, range2)

@@ -7,7 +7,6 @@ rows is interpolated in their norms.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.nn.functional import pad
 
 from .._scaling import row_norms
 from .._torch import single_thread
+from .cache import kept
 from .chebyshev import scale_nodes, scale_ranges
 from .rows import row_values
 from .spec import NoFixedPointError
@@ -185,7 +185,7 @@ def _groups(pair, norms, dtype):
     return [r if _exists(pair, r) else _narrowed(norms[_inside(norms, r)]) for r in ranges]
 
 
-@lru_cache(maxsize=256)
+@kept
 def _exists(pair, norm_range):
     """Whether the kernel exists throughout a range of norms."""
     low, high = norm_range
@@ -337,7 +337,7 @@ def _write(out, rows, columns, tile):
         out[rows[:, None], columns] = tile
 
 
-@lru_cache(maxsize=256)
+@kept(max_bytes=2**26)
 def _table(pair, range1, range2):
     """The kernel as a Table; None if it is not smooth enough for one that is right."""
     limits, near = None, _tabulated_near(pair, range1, range2)

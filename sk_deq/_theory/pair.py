@@ -200,6 +200,7 @@ def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, 
     drive = torch.zeros_like(base * scale)
     bounded = not base.is_complex()
     low, high = (-1 - 1e-15 - base.real, 1 + 1e-15 - base.real) if bounded else (None, None)
+    tried = torch.zeros_like(drive, dtype=torch.bool)  # whether that end was tried
     size = 1 + base.abs() if size is None else size
 
     def evaluate(drive):
@@ -222,7 +223,10 @@ def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, 
                 torch.where(residual <= 0, drive, high),
             )
             outside = ~((following >= low) & (following <= high))
-            following = torch.where(outside, (low + high) / 2, following)
+            # an end of the interval first, which is where equal rows have their solution
+            end = torch.where(following < low, low, high)
+            following = torch.where(outside, torch.where(tried, (low + high) / 2, end), following)
+            tried = tried | outside
         change, drive = (following - drive).abs(), following
         # closer than rounding lets the residual say, nothing is gained
         rounding = target.abs() + size + recurrent_var * D.abs()

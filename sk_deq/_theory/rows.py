@@ -1,9 +1,8 @@
 """What a PairKernel needs of single rows: a function of the norm, exact or from tables."""
 
-from functools import lru_cache
-
 import torch
 
+from .cache import kept
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
 from .spec import NoFixedPointError
 
@@ -50,7 +49,7 @@ def _exact(pair, norms):
     return torch.cat([rows, pair.diagonal(rows)[:, None]], 1)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _table(pair, low, high):
     """Chebyshev coefficients (n_nodes, n_values + 1) for norms in a range; None if too few."""
     try:

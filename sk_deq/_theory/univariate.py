@@ -14,11 +14,12 @@ so rho is a function of c alone, whatever the norms (:eq:`univariate` of the the
 and that of training the input weights too is CK + s s' rho kappa' / (1 - sigma_a^2 kappa').
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 
 from .._torch import single_thread
+from .cache import kept
 from .chebyshev import chebyshev_coefficients, chebyshev_nodes, series_length
 from .expectations import FLOOR, moments
 from .pair import solve_correlation
@@ -57,7 +58,7 @@ class AngularTable:
         return value, torch.where(sine > 0, slope.mul_(2 / torch.pi) / sine, 0)
 
 
-@lru_cache(maxsize=64)
+@kept
 @single_thread()
 def angular_kernel(pair):
     """The AngularTable of a PairKernel for rows of norm 1."""
@@ -65,7 +66,7 @@ def angular_kernel(pair):
     return AngularTable(lambda r: pair.pairs(rows, rows, r[None, None])[0])
 
 
-@lru_cache(maxsize=64)
+@kept
 def univariate_kernel(pair):
     """The UnivariateKernel of a PairKernel, or None where there is none or no table of it."""
     spec = pair.univariate()

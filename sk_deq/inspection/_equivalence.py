@@ -91,6 +91,8 @@ class EquivalenceDisplay(Display):
             small one of random features and a large one, often above 1, of whatever was trained, a
             DEQ or a good distillation alike: training moves the features, and agreement judges it.
         """
+        if not estimators:
+            raise ValueError("estimators must hold at least one fitted model, by name.")
         seconds = {name: [] for name in estimators}
         for _ in range(n_repeats):
             for name, estimator in estimators.items():
