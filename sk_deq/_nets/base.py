@@ -10,7 +10,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from torch.nn.utils import skip_init
 
@@ -28,6 +28,7 @@ from .._scaling import INPUT_SCALINGS
 from .._search.encodings import ENCODINGS
 from .._search.preparation import Preparation
 from .._torch import make_generator, resolve_dtype, to_tensor
+from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
@@ -67,6 +68,7 @@ class BaseNetwork(DEQEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "verbose": ["verbose"],
         "device": [str, torch.device],
         "dtype": [StrOptions({"auto", "float32", "float64"})],
@@ -262,7 +264,7 @@ class BaseNetwork(DEQEstimator):
                 batch_size=batch_size, lr=lr, weight_decay=weight_decay,
                 accuracy=lesson.task.accuracy,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
-                callbacks=self.callbacks, verbose=self.verbose, one_cycle=not partial,
+                callbacks=self.callbacks, one_cycle=not partial,
             )  # fmt: skip
         told = None if partial else begin(max_epochs=max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None

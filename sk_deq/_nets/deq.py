@@ -125,8 +125,11 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
@@ -209,7 +212,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        class_weight=None, warm_start=False, callbacks=None, verbose=0,
+        class_weight=None, warm_start=False, callbacks=None, max_time=None, verbose=0,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -222,7 +225,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
         self.class_weight, self.warm_start, self.callbacks = class_weight, warm_start, callbacks
-        self.verbose, self.device, self.dtype = verbose, device, dtype
+        self.max_time, self.verbose, self.device, self.dtype = max_time, verbose, device, dtype
         self.random_state = random_state
 
 
@@ -297,8 +300,11 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
@@ -377,7 +383,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         train="auto", fixed_point_solver="auto", tol=1e-4, max_iter=100,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        warm_start=False, callbacks=None, verbose=0,
+        warm_start=False, callbacks=None, max_time=None, verbose=0,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -389,5 +395,5 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         self.max_epochs, self.batch_size, self.lr = max_epochs, batch_size, lr
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
-        self.warm_start, self.callbacks, self.verbose = warm_start, callbacks, verbose
-        self.device, self.dtype, self.random_state = device, dtype, random_state
+        self.warm_start, self.callbacks, self.random_state = warm_start, callbacks, random_state
+        self.max_time, self.verbose, self.device, self.dtype = max_time, verbose, device, dtype

@@ -43,7 +43,15 @@ class ExplicitFeatures:
             An estimator of this class.
         """
         if not isinstance(deq, cls._counterpart):
-            raise TypeError(f"deq must be a {cls._counterpart.__name__}, got {type(deq).__name__}.")
+            remedy = ""
+            if hasattr(deq, "named_steps"):
+                remedy = (
+                    f" Take the step out: {cls.__name__}.from_deq(pipeline[-1]), and put the "
+                    "result behind the same steps, make_pipeline(clone(pipeline[:-1]), ...)."
+                )
+            raise TypeError(
+                f"deq must be a {cls._counterpart.__name__}, got {type(deq).__name__}.{remedy}"
+            )
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         return cls(**{**copied, **params})

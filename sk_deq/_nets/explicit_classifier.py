@@ -87,8 +87,11 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
@@ -176,7 +179,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        class_weight=None, warm_start=False, callbacks=None, verbose=0,
+        class_weight=None, warm_start=False, callbacks=None, max_time=None, verbose=0,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -189,7 +192,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
         self.class_weight, self.warm_start, self.callbacks = class_weight, warm_start, callbacks
-        self.verbose, self.device, self.dtype = verbose, device, dtype
+        self.max_time, self.verbose, self.device, self.dtype = max_time, verbose, device, dtype
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -83,8 +83,11 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
@@ -169,7 +172,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        warm_start=False, callbacks=None, verbose=0,
+        warm_start=False, callbacks=None, max_time=None, verbose=0,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -182,6 +185,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
         self.warm_start, self.callbacks, self.verbose = warm_start, callbacks, verbose
+        self.max_time = max_time
         self.device, self.dtype, self.random_state = device, dtype, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -7,6 +7,7 @@ import torch
 
 from .._array_api import take
 from .._memory import require_memory, total_memory
+from .._progress import out_of_time, stage, tell
 from .._search.candidates import DEFAULT, HIGH_DIM, resolve
 from .._search.criterion import ALPHAS, errors_of
 from .._search.search import MAX_ROWS, Choice, search_kernel
@@ -21,6 +22,7 @@ from .rows import TrainingRows
 _ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_OPERATIONS = {"eigh": 10, "cholesky": 1 / 3}  # over n^3
 _LEFT_OUT = 500  # rows that are left out of a Cholesky factorisation of more than MAX_ROWS
 _FINAL_ROWS = 2000  # on which the best kernels of the search meet
 _N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
@@ -219,6 +221,8 @@ def _choose_kernel(rows, config, solver):
     needs_alpha = config.alphas is None and solver in _ONE_ALPHA
     if not search and not needs_alpha and encodings == ("plain",):
         return Choice(parameters), False
+    if search:
+        tell("searches its kernel; in a grid search give hyperparameters=None, or every fit does")
     choices = search_kernel(
         rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
         classify=config.classify, alphas=config.alphas,
@@ -229,18 +233,20 @@ def _choose_kernel(rows, config, solver):
 
 def _final_round(rows, choices, config):
     """The Choice that does best on more rows than were searched on, by rows left out of them."""
-    if len(choices) == 1 or rows.n_distinct <= MAX_ROWS:
+    if len(choices) == 1 or rows.n_distinct <= MAX_ROWS or out_of_time("the search"):
         return choices[0]
     rows = rows.sample(_FINAL_ROWS).distinct()
     left_out = _left_out(rows)
     y, w = rows.y[left_out], rows.w[left_out]
     errors = []
-    for choice in choices:
-        kernel = row_kernel(rows.X, rows.w, choice, "exact", config.device, torch.float64)
-        alpha = choice.relative_alpha * kernel.mean_diagonal(rows.X, rows.w)
-        K = kernel.matrix(kernel.rows(rows.X))
-        solution = solve_cholesky(K, rows.y.to(K), rows.w.to(K), alpha, left_out.to(K.device))
-        errors.append(errors_of(solution.predictions.to(y), y, w, config.classify)[0])
+    with stage("the best two on more rows", len(choices)) as step:
+        for choice in choices:
+            kernel = row_kernel(rows.X, rows.w, choice, "exact", config.device, torch.float64)
+            alpha = choice.relative_alpha * kernel.mean_diagonal(rows.X, rows.w)
+            K = kernel.matrix(kernel.rows(rows.X))
+            solution = solve_cholesky(K, rows.y.to(K), rows.w.to(K), alpha, left_out.to(K.device))
+            errors.append(errors_of(solution.predictions.to(y), y, w, config.classify)[0])
+            step()
     errors = torch.stack(errors)
     return choices[int((errors / errors.amin(0)).mean(1).argmin())]
 
@@ -253,10 +259,20 @@ def _solve_exactly(rows, kernel, alphas, validate, solver, config):
     fitted = FittedRows(kernel, rows.X)
     K = kernel.matrix(fitted.scaled)
     y, w = rows.y.to(K), rows.w.to(K)
-    if solver == "eigh":
-        return solve_eigh(K, y, w, alphas), fitted
-    left_out = _left_out(rows).to(K.device) if validate else None
-    return solve_cholesky(K, y, w, alphas[0], left_out), fitted
+    if n > _MOST_ROWS[solver]:
+        tell(
+            f"solver={solver!r} of {n:,} rows: about {_OPERATIONS[solver] * n**3:.0e} operations, "
+            f"{_MATRICES[solver] * n**2 * config.dtype.itemsize / 1e9:.0f} GB. solver='nystroem' "
+            "takes a small part of it."
+        )
+    with stage(f"solver {solver!r}, {n} rows") as step:
+        if solver == "eigh":
+            solution = solve_eigh(K, y, w, alphas)
+        else:
+            left_out = _left_out(rows).to(K.device) if validate else None
+            solution = solve_cholesky(K, y, w, alphas[0], left_out)
+        step()
+    return solution, fitted
 
 
 def _left_out(rows):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .._array_api import take
+from .._progress import out_of_time, stage
 from .._row_keys import merge_repeated_rows, smallest_keys
 from .._scaling import root_mean_square_norm
 from .._torch import to_tensor
@@ -120,15 +121,21 @@ def search_kernel(
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
     candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
     first, *others = tables
-    scored = [(first, parameters, first.score(parameters)) for parameters in candidates]
-    best = min(compare(scored), key=lambda trial: trial.criterion)
-    scored += [(data, best.parameters, data.score(best.parameters)) for data in others]
-    trials = compare(scored)
-    for trial in trials[len(candidates) :]:
-        trial.criterion /= _OTHER_ENCODING
-    best = min(trials, key=lambda trial: trial.criterion)
-    if feature_weights and X.shape[1] > 1:
-        trials += [_weighted(start, best, given) for start in _starts(trials, best)]
+    weigh = feature_weights and X.shape[1] > 1
+    with stage("search", len(candidates) + len(others) + 2 * weigh) as step:
+        scored = _scored([(first, parameters) for parameters in candidates], step)
+        n_first = len(scored)
+        best = min(compare(scored), key=lambda trial: trial.criterion)
+        scored += _scored([(data, best.parameters) for data in others], step, enough=True)
+        trials = compare(scored)
+        for trial in trials[n_first:]:
+            trial.criterion /= _OTHER_ENCODING
+        best = min(trials, key=lambda trial: trial.criterion)
+        for start in _starts(trials, best) if weigh else ():
+            if out_of_time("the search"):
+                break
+            trials.append(_weighted(start, best, given))
+            step()
     trials.sort(key=lambda trial: trial.criterion)
     rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])]
     table = results_table(trials)
@@ -139,6 +146,20 @@ def search_kernel(
         )
         for trial in trials[:1] + rough[:1]
     ]  # fmt: skip
+
+
+def _scored(pairs, step, enough=False):
+    """Triples for `compare` of pairs of Data and parameters; if in a hurry, of the first of them.
+
+    `enough` says that there are others already, so that none need be scored.
+    """
+    scored = []
+    for data, parameters in pairs:
+        if (scored or enough) and out_of_time("the search"):
+            break
+        scored.append((data, parameters, data.score(parameters)))
+        step()
+    return scored
 
 
 def _is_rough(trial):

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from scipy.linalg import LinAlgWarning
 
+from .._progress import stage
 from .._row_keys import smallest_keys
 from .._state import storable
 from .._warn import warn
@@ -213,16 +214,18 @@ def accumulate(features, rows, y, w, held_out=None):
     device = features.landmarks.device
     sums = [Sums(len(features), y.shape[1], device) for _ in range(1 if held_out is None else 2)]
     size = tile_rows(max(features.landmarks.shape))
-    for start in range(0, len(y), size):
-        tile = slice(start, start + size)
-        phi = features(rows(tile))
-        targets, weight = y[tile].to(device), w[tile].to(device)
-        for side, part in enumerate(sums):
-            if held_out is None:
-                part.add(phi, targets, weight)
-            else:
-                mine = (held_out[tile] == bool(side)).to(device)
-                part.add(phi[:, mine], targets[mine], weight[mine])
+    with stage(f"pass over rows, {len(features)} landmarks", -(-len(y) // size)) as step:
+        for start in range(0, len(y), size):
+            tile = slice(start, start + size)
+            phi = features(rows(tile))
+            targets, weight = y[tile].to(device), w[tile].to(device)
+            for side, part in enumerate(sums):
+                if held_out is None:
+                    part.add(phi, targets, weight)
+                else:
+                    mine = (held_out[tile] == bool(side)).to(device)
+                    part.add(phi[:, mine], targets[mine], weight[mine])
+            step()
     return sums
 
 
