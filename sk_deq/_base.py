@@ -3,7 +3,7 @@
 import json
 from contextlib import contextmanager
 from copy import deepcopy
-from copyreg import __newobj__
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from functools import wraps
 from multiprocessing import current_process
 from numbers import Real
