@@ -39,7 +39,7 @@ print(compared[["kernel", "recurrent_var", "encoding", "feature_weights", "rank"
 # weights did not lower the errors by more than a tenth. ``permutation_importance`` tells how much
 # the score on new rows falls when a column is shuffled, and needs no weights.
 
-importance = permutation_importance(model, X_test, y_test, n_repeats=5, random_state=0)
+importance = permutation_importance(model, X_test, y_test, n_repeats=3, random_state=0)
 order = np.argsort(-importance.importances_mean)
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 FeatureWeightsDisplay.from_estimator(model, ax=axes[0])
@@ -60,7 +60,7 @@ numbers = [name for name in X.columns[order] if name != "sex"]
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
 PartialDependenceDisplay.from_estimator(
     model, X_test, numbers[:3], kind="both", subsample=30, random_state=0,
-    grid_resolution=20, ax=axes,
+    grid_resolution=12, ax=axes,
 )  # fmt: skip
 plt.show()
 

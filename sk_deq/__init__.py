@@ -1,7 +1,8 @@
 """Deep equilibrium models, their kernels and their equivalent explicit networks."""
 
 from ._kernel_matcher import KernelMatcher
-from ._nets.deq import DEQClassifier, DEQRegressor
+from ._nets.deq_classifier import DEQClassifier
+from ._nets.deq_regressor import DEQRegressor
 from ._nets.explicit_classifier import EquivalentExplicitClassifier
 from ._nets.explicit_regressor import EquivalentExplicitRegressor
 from ._ridge.classifier import DEQKernelRidgeClassifier
@@ -17,4 +18,4 @@ __all__ = [
     "KernelMatcher",
 ]
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

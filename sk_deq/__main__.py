@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info
 
 from ._kernel_matcher import KernelMatcher
-from ._nets.deq import DEQClassifier
+from ._nets.deq_classifier import DEQClassifier
 from ._ridge.classifier import DEQKernelRidgeClassifier
 from ._torch import resolve_device
 from .theory import match_explicit

@@ -3,7 +3,7 @@
 import json
 from contextlib import contextmanager
 from copy import deepcopy
-from copyreg import __newobj__
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from functools import wraps
 from multiprocessing import current_process
 from numbers import Real
@@ -11,7 +11,7 @@ from numbers import Real
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ._array_api import (
@@ -23,8 +23,10 @@ from ._array_api import (
     rows_of,
 )
 from ._callbacks import CallbackSupportMixin
+from ._progress import Watch
 from ._state import Reader, Writer, storable
 from ._torch import own_modes, present_device
+from ._validation import validate_data
 from ._warn import warn
 
 # of the parameters that describe a DEQ
@@ -118,14 +120,14 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
 def all_or_nothing(fit):
     """Decorate a method that fits: an estimator for which it raises is left as it was.
 
-    It runs in torch modes of its own.
+    It runs in torch modes of its own, and is watched: see `_progress`.
     """
 
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
         before = dict(vars(self))
         try:
-            with own_modes(grad=True):
+            with own_modes(grad=True), Watch(self):
                 return fit(self, *args, **kwargs)
         except BaseException:
             told = {k: v for k, v in vars(self).items() if "_callback" in k}  # scikit-learn ends it

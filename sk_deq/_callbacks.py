@@ -1,4 +1,6 @@
-"""scikit-learn's callback protocol (1.9 and later): it is told of fits and of their epochs."""
+"""scikit-learn's callback protocol (1.9 and later): it is told of fits and of their parts."""
+
+from ._progress import listen
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -9,9 +11,10 @@ except ImportError:  # scikit-learn before 1.9
 
 
 class FitTask:
-    """One call of fit, or of one of its epochs, as the callbacks of an estimator see it.
+    """One call of fit, or one of its epochs or stages, as the callbacks of an estimator see it.
 
-    `attributes` are those that the estimator will predict with, where it does not have them yet.
+    `attributes` are those that the estimator will predict with, where it does not have them yet;
+    None where it cannot predict yet.
     """
 
     def __init__(self, context, attributes, **arguments):
@@ -31,11 +34,25 @@ class FitTask:
         """Begin an epoch."""
         return FitTask(self.context.subcontext("epoch"), self.attributes, **self.arguments)
 
+    def stage(self, name, total):
+        """Begin a stage of so many steps."""
+        return FitTask(self.context.subcontext(name, max_subtasks=total), None, **self.arguments)
 
-def begin_fit(estimator, X, y=None, sample_weight=None, max_epochs=0, attributes=None):
-    """Tell the estimator's callbacks that fit begins; returns the FitTask."""
+    def step(self):
+        """Tell that a step of a stage has been done."""
+        FitTask(self.context.subcontext("step"), None, **self.arguments).end()
+
+
+def begin_fit(estimator, X, y=None, sample_weight=None, max_epochs=None, attributes=None):
+    """Tell the estimator's callbacks that fit begins; returns the FitTask.
+
+    Without `max_epochs` its parts are stages, see `_progress`.
+    """
     context = None
     if hasattr(estimator, "_init_callback_context"):
         context = estimator._init_callback_context(max_subtasks=max_epochs)
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    return FitTask(context, attributes or {}, estimator=estimator, X=X, y=y, metadata=metadata)
+    task = FitTask(context, attributes or {}, estimator=estimator, X=X, y=y, metadata=metadata)
+    if max_epochs is None and hasattr(estimator, "_skl_callbacks"):
+        listen(task)
+    return task

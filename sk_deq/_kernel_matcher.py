@@ -9,12 +9,12 @@ from scipy.sparse.linalg import eigsh
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
 from ._array_api import float_dtypes, prototype, rows_of, to_namespace_of
 from ._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing
 from ._callbacks import begin_fit
 from ._memory import require_memory
+from ._progress import stage
 from ._scaling import InputScaler, row_norms
 from ._theory.engine import kernel_matrix, normalise
 from ._theory.four_numbers import deq_numbers, require_high_dim
@@ -23,6 +23,7 @@ from ._theory.matching import MatchResult, solve_matching
 from ._theory.pair import DEQPairKernel
 from ._theory.spec import deq_spec, resolve_input_var
 from ._torch import make_generator, own_modes, resolve_dtype, to_tensor
+from ._validation import validate_data
 from ._warn import warn
 
 _BATCH = 2**22  # entries of the features that are computed at once
@@ -67,6 +68,8 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
     weights : {"orthogonal", "gaussian"}, default="orthogonal"
         Rows orthogonal in blocks, with the lengths of Gaussian ones, or independent Gaussian.
         Orthogonal ones give the same kernel with less noise.
+    verbose : int or bool, default=0
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default=None
@@ -130,6 +133,7 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         "weights": [StrOptions({"orthogonal", "gaussian"})],
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"}), None],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -139,13 +143,14 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         input_scaling="rms",
         kernel="ck",
         matching="auto", n_layers="auto", weights="orthogonal",
-        device="auto", dtype=None, random_state=None,
+        verbose=0, device="auto", dtype=None, random_state=None,
     ):  # fmt: skip
         self.n_components, self.activation = n_components, activation
         self.recurrent_var, self.input_var, self.bias_var = recurrent_var, input_var, bias_var
         self.center, self.input_scaling, self.kernel = center, input_scaling, kernel
         self.matching, self.n_layers, self.weights = matching, n_layers, weights
-        self.device, self.dtype, self.random_state = device, dtype, random_state
+        self.device, self.dtype, self.verbose = device, dtype, verbose
+        self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
@@ -188,14 +193,21 @@ class KernelMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DEQEstima
         scaler = InputScaler(self.input_scaling, input_var=input_var, bias_var=self.bias_var)
         scaler.fit(rows).n_features_out_ += n_features - rows.shape[1]
         tau0 = scaler.tau0_ if scaler.tau0_ > 0 else 1.0
-        match, n_layers = self._match(self._spec(scaler, tau0), _scaled_norms(scaler, rows))
+        with stage("matching", 2) as step:
+            norms = _scaled_norms(scaler, rows)
+            step("norms of the rows")
+            match, n_layers = self._match(self._spec(scaler, tau0), norms)
+            step()
         dtype = resolve_dtype(dtype if self.dtype is None else self.dtype)
         generator = make_generator(self.random_state)
         draw = _orthogonal if self.weights == "orthogonal" else _gaussian
         inputs = [scaler.n_features_out_, *[self.n_components] * (n_layers - 1)]
-        self.weights_ = [
-            draw(self.n_components, n_inputs, generator).to(device, dtype) for n_inputs in inputs
-        ]
+        weights = []
+        with stage("weights", n_layers) as step:
+            for n_inputs in inputs:
+                weights.append(draw(self.n_components, n_inputs, generator).to(device, dtype))
+                step()
+        self.weights_ = weights
         self.match_, self.residual_, self.n_layers_ = match, match.residual, n_layers
         self.tau0_, self.device_ = tau0, device
         self._scaler, self._like, self._n_features_out = scaler, like, self.n_components

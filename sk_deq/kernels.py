@@ -180,7 +180,7 @@ def explicit_kernel(
     if kernel not in ("ck", "ntk"):
         raise ValueError(f"kernel={kernel!r} is unknown; use 'ck' or 'ntk'.")
     layers = resolve_layers(layers, _tau0(X, tau0))
-    return back(kernel_matrix(ExplicitPairKernel(layers, kernel, bool(train_first_layer)), X, Y))
+    return back(kernel_matrix(ExplicitPairKernel(layers, kernel, bool(train_first_layer)), X, Y))  # type: ignore[arg-type]
 
 
 def _tau0(X, tau0):

@@ -88,7 +88,7 @@ def make_tabular_pipeline(estimator: Any, *, vectorizer: Any = "columns") -> Pip
     return Pipeline([("vectorizer", vectorizer), ("estimator", estimator)])
 
 
-class Tidy(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class Tidy(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Any kind of table as an array: of floats, or of objects that are floats or strings or None.
 
     Columns are those of fit, found by name, without those that only name their rows.

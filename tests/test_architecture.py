@@ -29,9 +29,9 @@ LEVELS = [
     {"_search"},
     {"_solve", "_theory"},
     {"_base"},
-    {"_array_api", "_callbacks", "_row_keys"},
-    {"_scaling", "_torch", "_memory", "_warn", "_checkpoint"},
-    {"_state", "_atomic"},
+    {"_array_api", "_callbacks", "_row_keys", "_validation"},
+    {"_scaling", "_torch", "_memory", "_progress", "_checkpoint"},
+    {"_state", "_warn", "_atomic"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MAX_LINES_OF_MODULE, MAX_LINES_OF_FUNCTION = 400, 60

@@ -39,8 +39,17 @@ def data_for(name):
 def test_events(name):
     recorder = Recorder()
     tiny(name, max_epochs=3).set_callbacks(recorder).fit(*data_for(name))
-    epochs = ["begin epoch", "end epoch"] * 3 if name in NETWORKS else []
-    assert recorder.events == ["setup", "begin fit", *epochs, "end fit", "teardown"]
+    stages = {"KernelMatcher": ["matching", "weights"]}.get(name, ["search"])
+    stages = ["epoch"] * 3 if name in NETWORKS else stages
+    told = [event for event in recorder.events if not event.endswith(" step")]
+    parts = [f"{what} {stage}" for stage in stages for what in ("begin", "end")]
+    assert told[: 2 + len(parts)] == ["setup", "begin fit", *parts]
+    assert told[-2:] == ["end fit", "teardown"]
+    assert recorder.events.count("begin step") == recorder.events.count("end step")
+    assert (recorder.events.count("end step") > 0) == (name not in NETWORKS)
+    for stage in set(told) - {"setup", "teardown"}:
+        what, name = stage.split(" ", 1)
+        assert told.count(f"begin {name}") == told.count(f"end {name}"), what
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -266,11 +266,11 @@ def test_callbacks_see_the_end_of_the_last_epoch(capsys):
 
     X, y = IRIS
     model = DEQClassifier(
-        hyperparameters=None, width=16, lr=0.05, n_iter_no_change=3, max_epochs=200, early_stopping=True,
-        random_state=0, callbacks=[Count()], verbose=1,
+        hyperparameters=None, width=16, lr=0.05, n_iter_no_change=3, max_epochs=200,
+        early_stopping=True, random_state=0, callbacks=[Count()], verbose=2,
     ).fit(X, y)  # fmt: skip
     assert Count.begun == Count.ended == model.n_iter_ < 200
-    assert len(capsys.readouterr().out.splitlines()) == model.n_iter_
+    assert len(capsys.readouterr().out.splitlines()) == model.n_iter_ + 1
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
@@ -356,7 +356,7 @@ def test_validation_rows_pass_through_a_pipeline():
 
 def test_history_and_progress(capsys):
     model = DEQClassifier(
-        hyperparameters=None, width=8, max_epochs=2, verbose=1, random_state=0
+        hyperparameters=None, width=8, max_epochs=2, verbose=2, random_state=0
     ).fit(*IRIS)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "fixed-point iterations" in lines[0] and "2/2" in lines[1]

@@ -39,6 +39,7 @@ def python_blocks(text, page):
     return [re.sub(r"^    ", "", block, flags=re.M) for block in blocks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     assert run(path, cwd=tmp_path)

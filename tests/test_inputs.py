@@ -9,9 +9,14 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, load_wine
-from sklearn.preprocessing import scale
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, scale
 from sklearn.utils.class_weight import compute_sample_weight
 from tiny import CLASSIFIERS, NETWORKS, REGRESSORS, SETTINGS, tiny
+
+import sk_deq
+from sk_deq import KernelMatcher
 
 IRIS, DIABETES = load_iris(return_X_y=True), load_diabetes(return_X_y=True)
 PREDICTORS = [*CLASSIFIERS, *REGRESSORS]
@@ -199,3 +204,59 @@ def test_a_fit_that_raises_leaves_the_estimator_as_it_was(name):
     assert list(predict(X).ravel()) == list(expected.ravel())
     assert vars(model).keys() == attributes.keys()
     assert all(vars(model)[name] is value for name, value in attributes.items())
+
+
+def test_uneven_columns_are_told_of():
+    X, y = load_diabetes(return_X_y=True, as_frame=True)
+    for name in SETTINGS:
+        with pytest.warns(UserWarning, match="variance of 'bmi' is 1e.04 times that of") as caught:
+            tiny(name, max_epochs=1).fit(X.assign(bmi=101 * X["bmi"]), (y > 140) * 1)
+        told = str(caught[0].message)
+        assert f"make_pipeline(StandardScaler(), {name}()) or make_tabular_pipeline" in told
+        assert caught[0].filename == __file__
+        tiny(name, max_epochs=1).fit(X.assign(bmi=90 * X["bmi"]), (y > 140) * 1)
+
+
+def test_rare_values_are_not_uneven():
+    """One-hot code of a rare level, and pixels at the edge."""
+    X = scale(np.random.default_rng(0).normal(size=(2000, 3)))
+    X[:, 2] = 0
+    X[:3, 2] = 0.01
+    KernelMatcher(8).fit(X)
+
+
+@pytest.mark.parametrize("cell", ["red", np.nan, None])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_strings_and_missing_cells_name_the_remedy(name, cell):
+    X, y = data_for(name)
+    X = X.astype(object)
+    X[3, 1] = cell
+    with pytest.raises(ValueError, match=rf"make_tabular_pipeline\({name}\(\)\)"):
+        tiny(name).fit(X, y)
+    model = tiny(name, max_epochs=1).fit(*data_for(name))
+    with pytest.raises(ValueError, match="make_tabular_pipeline"):
+        (model.predict if hasattr(model, "predict") else model.transform)(X)
+
+
+@pytest.mark.parametrize("kind", [int, bool])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_labels_of_dtype_object_get_the_message_of_scikit_learn(name, kind):
+    X, y = data_for(name)
+    y = (y > 0).astype(kind).astype(object)
+    messages = []
+    for model in (tiny(name), LogisticRegression()):
+        with pytest.raises(ValueError) as raised:
+            model.fit(X, y)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("name", ["Classifier", "Regressor"])
+def test_from_deq_of_a_pipeline_says_how(name):
+    explicit = getattr(sk_deq, f"EquivalentExplicit{name}")
+    pipeline = make_pipeline(StandardScaler(), tiny(f"DEQ{name}", max_epochs=1))
+    with pytest.raises(TypeError, match=rf"{explicit.__name__}.from_deq\(pipeline\[-1\]\)"):
+        explicit.from_deq(pipeline)
+    X, y = load_iris(return_X_y=True)
+    explicit = explicit.from_deq(pipeline[-1], max_epochs=1)  # as the message says
+    make_pipeline(clone(pipeline[:-1]), explicit).fit(X, y)

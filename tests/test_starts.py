@@ -130,8 +130,8 @@ def test_predictions_and_validation_are_solved_to_tol():
 
     X, y = IRIS
     model = DEQClassifier(
-        hyperparameters=None, width=16, max_epochs=4, early_stopping=True, batch_size=40, tol=1e-6, dtype="float64",
-        callbacks=[Watch()], random_state=0,
+        hyperparameters=None, width=16, max_epochs=4, early_stopping=True, batch_size=40,
+        tol=1e-6, dtype="float64", callbacks=[Watch()], random_state=0,
     ).fit(X, y)  # fmt: skip
     assert "starts" not in vars(model) and model.module_.features.training_options is None
     assert 1e-4 < model.fixed_point_residual_ <= TRAINING_TOL

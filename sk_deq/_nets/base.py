@@ -11,7 +11,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from torch.nn.utils import skip_init
 
@@ -28,11 +28,12 @@ from .._scaling import INPUT_SCALINGS
 from .._search.encodings import ENCODINGS
 from .._search.preparation import Preparation
 from .._torch import make_generator, resolve_dtype, to_tensor
+from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .lesson import Lesson, scaled_rows
-from .pays import epochs_that_pay, keys_of
+from .lesson import Lesson, best_network, keys_of, scaled_rows
+from .pays import epochs_that_pay
 from .resumable import require_resumable
 from .starts import TRAINING_TOL
 
@@ -71,6 +72,7 @@ class BaseNetwork(DEQEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "verbose": ["verbose"],
         "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device],
@@ -110,7 +112,7 @@ class BaseNetwork(DEQEstimator):
             new = bind(
                 self._new_network, X, weight, task, like, exact, generator, preparation=preparation
             )
-            module, scaler, fitted = _best(map(new, choices), X, target, weight, task)
+            module, scaler, fitted = best_network(map(new, choices), X, target, weight, task)
         if distillation is not None:
             distillation.check(task)
             if not again:
@@ -246,10 +248,9 @@ class BaseNetwork(DEQEstimator):
         features, fitted = self._make_features(preparation, X, choice.parameters, generator)
         fitted |= {f"{name}_": choice.parameters[name] for name in NETWORK_PARAMETERS}
         if choice.results:
+            weights = to_namespace_of(like, choice.weights_of_sources(X.shape[1]))
             fitted |= {"search_results_": choice.results, "encoding_": choice.encoding_name}
-            fitted["feature_weights_"] = to_namespace_of(
-                like, choice.weights_of_sources(X.shape[1])
-            )
+            fitted["feature_weights_"] = weights
         # skip_init: the layer's own initialisation would draw from torch's global generator
         readout = skip_init(nn.Linear, self.width, task.n_outputs)
         nn.init.zeros_(readout.weight)
@@ -303,7 +304,7 @@ class BaseNetwork(DEQEstimator):
             net = self._new_net(
                 lesson, lesson.module, batch_size, 1 if partial else max_epochs, last=last,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
-                callbacks=self.callbacks, verbose=self.verbose, one_cycle=not partial,
+                callbacks=self.callbacks, one_cycle=not partial,
             )  # fmt: skip
         told = None if partial else begin(max_epochs=last or max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
@@ -372,22 +373,6 @@ class BaseNetwork(DEQEstimator):
     def _state(self):
         """Leave the optimiser out."""
         return {**super()._state(), "_net": None}
-
-
-def _best(networks, X, target, weight, task):
-    """Of networks for several kernels that with the least leave-one-out error of its readout.
-
-    So many random features may serve a smooth kernel better than a rough one.
-    """
-    first, *others = networks
-    if not others:
-        return first
-    keys, errors = keys_of(X), []
-    for module, preparation, _ in (first, *others):
-        lesson = Lesson(module, preparation, task, None, True)
-        data = lesson.tensors(X, target, weight)
-        errors.append(lesson.begin_readout(module, *data, keys))
-    return (first, *others)[errors.index(min(errors))]
 
 
 def _reported(history):

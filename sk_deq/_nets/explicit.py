@@ -52,7 +52,13 @@ class ExplicitFeatures:
         """
         kind = cls._teachers[0]
         if not isinstance(deq, kind):
-            raise TypeError(f"deq must be a {kind.__name__}, got {type(deq).__name__}.")
+            remedy = ""
+            if hasattr(deq, "named_steps"):
+                remedy = (
+                    f" Take the step out: {cls.__name__}.from_deq(pipeline[-1]), and put the "
+                    "result behind the same steps, make_pipeline(clone(pipeline[:-1]), ...)."
+                )
+            raise TypeError(f"deq must be a {kind.__name__}, got {type(deq).__name__}.{remedy}")
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         copied.pop("checkpoint_dir")  # which is that of the other's training

@@ -4,7 +4,7 @@ from sklearn.base import _fit_context
 
 from .._ridge.classifier import DEQKernelRidgeClassifier
 from .classifier import NetworkClassifier
-from .deq import DEQClassifier
+from .deq_classifier import DEQClassifier
 from .explicit import ExplicitFeatures
 
 
@@ -39,7 +39,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         the NTK of training recurrent weights and readout. "auto" is searched as the parameters
         above are, and is the conjugate kernel where nothing is searched.
     hyperparameters : {"loo", None}, default="loo"
-        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 1,000
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
         rows, as in the kernel ridge estimators; those that are given stay.
         The readout then begins at the ridge solution with the least leave-one-out error. None: the
         paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and scaling "rms".
@@ -94,8 +94,11 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     checkpoint_dir : str or path-like, default=None
         Folder, one for each fit, where the training is kept after every epoch. The same fit goes on
         from there, and ends with the same bits as one that was never stopped.
@@ -189,7 +192,8 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        class_weight=None, warm_start=False, callbacks=None, verbose=0, checkpoint_dir=None,
+        class_weight=None, warm_start=False, callbacks=None, max_time=None, verbose=0,
+        checkpoint_dir=None,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -202,7 +206,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
         self.class_weight, self.warm_start, self.callbacks = class_weight, warm_start, callbacks
-        self.verbose, self.device, self.dtype = verbose, device, dtype
+        self.max_time, self.verbose, self.device, self.dtype = max_time, verbose, device, dtype
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -3,7 +3,7 @@
 from sklearn.base import _fit_context
 
 from .._ridge.regressor import DEQKernelRidge
-from .deq import DEQRegressor
+from .deq_regressor import DEQRegressor
 from .explicit import ExplicitFeatures
 from .regressor import NetworkRegressor
 
@@ -38,7 +38,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         the NTK of training recurrent weights and readout. "auto" is searched as the parameters
         above are, and is the conjugate kernel where nothing is searched.
     hyperparameters : {"loo", None}, default="loo"
-        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 1,000
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
         rows, as in the kernel ridge estimators; those that are given stay.
         The readout then begins at the ridge solution with the least leave-one-out error. None: the
         paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and scaling "rms".
@@ -89,8 +89,11 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         Whether fit continues from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
         Copied before use.
+    max_time : float, default=None
+        Seconds after which search and training, at the end of an epoch, stop at the best so far,
+        with a ConvergenceWarning; the learning rate has fallen by then. None is no limit.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     checkpoint_dir : str or path-like, default=None
         Folder, one for each fit, where the training is kept after every epoch. The same fit goes on
         from there, and ends with the same bits as one that was never stopped.
@@ -181,7 +184,8 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         train="auto", teacher=None,
         max_epochs="auto", batch_size="auto", lr="auto", weight_decay="auto",
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        warm_start=False, callbacks=None, verbose=0, checkpoint_dir=None,
+        warm_start=False, callbacks=None, max_time=None, verbose=0,
+        checkpoint_dir=None,
         device="auto", dtype="auto", random_state=None,
     ):  # fmt: skip
         self.width, self.activation, self.recurrent_var = width, activation, recurrent_var
@@ -194,6 +198,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         self.weight_decay, self.early_stopping = weight_decay, early_stopping
         self.validation_fraction, self.n_iter_no_change = validation_fraction, n_iter_no_change
         self.warm_start, self.callbacks, self.verbose = warm_start, callbacks, verbose
+        self.max_time = max_time
         self.device, self.dtype, self.random_state = device, dtype, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from .._row_keys import first_copies
-from .._torch import to_tensor
+from .._row_keys import first_copies, row_keys
+from .._torch import make_generator, to_tensor
 from .evaluation import forward_in_passes
 from .exact import ExactNetwork
 from .readout import solve_left_out
@@ -69,3 +69,24 @@ def scaled_rows(module, scaler, X):
     """Rows X (n, n_features) as the network takes them: scaled, on its device, in its precision."""
     like = module.readout.weight
     return to_tensor(scaler.transform(to_tensor(X)), dtype=like.dtype, device=like.device)
+
+
+def keys_of(X):
+    """Keys of rows, (n,): copies of a row have the same."""
+    return row_keys(X, make_generator(0)).cpu()
+
+
+def best_network(networks, X, target, weight, task):
+    """Of networks for several kernels that with the least leave-one-out error of its readout.
+
+    So many random features may serve a smooth kernel better than a rough one.
+    """
+    first, *others = networks
+    if not others:
+        return first
+    keys, errors = keys_of(X), []
+    for module, preparation, _ in (first, *others):
+        lesson = Lesson(module, preparation, task, None, searched=True)
+        data = lesson.tensors(X, target, weight)
+        errors.append(lesson.begin_readout(module, *data, keys))
+    return (first, *others)[errors.index(min(errors))]

@@ -4,17 +4,10 @@ from copy import deepcopy
 
 import torch
 
-from .._row_keys import row_keys
-from .._torch import make_generator
 from .evaluation import forward_in_passes
 
 _EVERY = 5  # one distinct row of so many decides
 _FEWEST = 40  # distinct rows; of fewer too few decide
-
-
-def keys_of(X):
-    """Keys of rows, (n,): copies of a row have the same."""
-    return row_keys(X, make_generator(0)).cpu()
 
 
 def epochs_that_pay(lesson, data, keys, losses):

@@ -9,12 +9,14 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from .._progress import out_of_time, stage, tell, time_share
 from .._warn import warn
 from .checkpoints import keep_epochs
 from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_with
 from .starts import options_of_training
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
+_MANY_ITERATIONS = 30  # of a row's fixed point, on average, which is worth a word
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
 
 
@@ -55,7 +57,7 @@ class _BestWeights(_OwnCallback):
         self.patience = patience
 
     def on_train_begin(self, net, **kwargs):
-        self.best_, self.waited_, self.diverged_ = math.inf, 0, False
+        self.best_, self.waited_, self.diverged_, self.late_ = math.inf, 0, False, False
         self.weights_ = deepcopy(net.module_.state_dict())
 
     def on_epoch_begin(self, net, **kwargs):
@@ -75,11 +77,13 @@ class _BestWeights(_OwnCallback):
             self.weights_ = self.first_ if net.valid is None else deepcopy(net.module_.state_dict())
         else:
             self.waited_ += 1
-        if self.patience is not None and self.waited_ >= self.patience:
+        self.late_ = epoch["epoch"] < net.max_epochs and out_of_time("training")
+        if self.late_ or (self.patience is not None and self.waited_ >= self.patience):
             raise _EndOfTraining
 
     def on_train_end(self, net, **kwargs):
-        if self.diverged_ or self.patience is not None:
+        worse = self.late_ and self.waited_ > 0
+        if self.diverged_ or self.patience is not None or worse:
             net.module_.load_state_dict(self.weights_)
 
 
@@ -185,8 +189,11 @@ class TrainingNet(NeuralNet):
         return _Batches(dataset, ROWS_PER_PASS, None)
 
     def _set_rate(self, n_steps):
-        """Half a cosine up over the first 30 % of the steps, half a cosine down over the rest."""
-        t = (self.steps_ + 0.5) / n_steps
+        """Half a cosine up over the first 30 % of the steps, half a cosine down over the rest.
+
+        Of the time, if it passes faster than the steps do.
+        """
+        t = max((self.steps_ + 0.5) / n_steps, time_share())
         up = t < _WARM_UP
         phase = t / _WARM_UP if up else (1 - t) / (1 - _WARM_UP)
         for group in self.optimizer_.param_groups:
@@ -253,18 +260,25 @@ class TrainingNet(NeuralNet):
 
 
 class _Progress(_OwnCallback):
-    """One tidy line per epoch."""
+    """One tidy line per epoch, for `step` of a stage."""
+
+    def __init__(self, step):
+        self.step = step
 
     def on_epoch_end(self, net, **kwargs):
-        epoch = net.history[-1]
-        parts = [f"epoch {epoch['epoch']:>4}/{net.max_epochs}"]
+        epoch, parts = net.history[-1], []
         for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy"):
             if name in epoch:
                 parts.append(f"{name} {epoch[name]:.4f}")
-        parts.append(f"{epoch['seconds']:.2f} s")
-        if "fixed_point_n_iter" in epoch:
-            parts.append(f"{epoch['fixed_point_n_iter']:.1f} fixed-point iterations")
-        print("  ".join(parts))
+        n_iter = epoch.get("fixed_point_n_iter")
+        if n_iter is not None:
+            parts.append(f"{n_iter:.1f} fixed-point iterations")
+        self.step("  ".join(parts))
+        if n_iter is not None and epoch["epoch"] == 1 and n_iter > _MANY_ITERATIONS:
+            tell(
+                f"{n_iter:.0f} fixed-point iterations a row, each a pass through the layer: lower "
+                "recurrent_var, or raise tol."
+            )
 
 
 class _Last(_OwnCallback):
@@ -292,7 +306,7 @@ class TellEpochs(_OwnCallback):
             raise _EndOfTraining  # ends the training, see TrainingNet.notify
 
 
-def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **settings):
+def make_net(module, *, patience=None, callbacks=None, last=None, **settings):
     """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
 
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, accuracy and
@@ -302,8 +316,7 @@ def make_net(module, *, patience=None, callbacks=None, verbose=0, last=None, **s
         if not hasattr(given[-1] if isinstance(given, tuple) else given, "on_train_begin"):
             raise TypeError(f"callbacks must be those of skorch, got {given!r}.")
     callbacks = [deepcopy(c) for c in callbacks or []]
-    own = [_BestWeights(patience), *([_Progress()] if verbose else [])]
-    own += [_Last(last)] if last is not None else []
+    own = [_BestWeights(patience), *([_Last(last)] if last is not None else [])]
     net = TrainingNet(
         module, statistics=SolverStatistics(), watched=bool(callbacks),
         callbacks=own + callbacks, device=None, verbose=0, **settings,
@@ -315,9 +328,8 @@ def train(net, data, valid, generator, task=None, estimator=None):
     """Train by `net` on data, three tensors; `valid`, or None, are those to stop early on.
 
     `task` is the FitTask to tell of epochs, or None; `estimator` says where to keep them, if
-    that is not None. Returns a
-    dict for each epoch of this call, and the loss of the weights that were restored, if a loss was
-    not finite, else None.
+    that is not None. Returns a dict for each epoch of this call, and the loss of the weights that
+    were restored, if a loss was not finite, else None.
     """
     if task is not None:
         net.callbacks_.append(("tell_epochs", TellEpochs(task)))
@@ -327,10 +339,14 @@ def train(net, data, valid, generator, task=None, estimator=None):
     n_before = len(net.history)
     features = net.module_.features
     net.solving, told = options_of_training(features, len(data[0]), net.max_epochs)
-    if told and any(isinstance(callback, _Progress) for _, callback in net.callbacks_):
-        print(told)
-    with reported_to(features, net.statistics):
-        net.partial_fit(data)
+    if told:
+        tell(told)
+    with reported_to(features, net.statistics), stage("epoch", net.max_epochs) as step:
+        net.callbacks_.append(("progress", _Progress(step)))
+        try:
+            net.partial_fit(data)
+        finally:
+            del net.callbacks_[-1]
     net.valid, net.solving = None, {}
     epochs = [{k: v for k, v in e.items() if k != "batches"} for e in net.history[n_before:]]
     best = net.callbacks_[0][1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from .._array_api import float_dtypes, rows_of, to_namespace_of
 from .._base import DEQEstimator, forget
@@ -17,6 +17,7 @@ from .._search.candidates import DEQ_PARAMETERS
 from .._search.encodings import ENCODINGS, kinds_of
 from .._theory.spec import KERNELS
 from .._torch import own_modes, resolve_dtype, to_tensor
+from .._validation import validate_data
 from .checkpoints import require_no_checkpoint, require_resumable
 from .fit import RidgeConfig
 from .stream import begin_stream, part_of, solved
@@ -49,6 +50,8 @@ class BaseKernelRidge(DEQEstimator):
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"})],
         "predict_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "verbose": ["verbose"],
         "checkpoint_dir": [str, PathLike, None],
         "random_state": ["random_state"],
     }
@@ -59,7 +62,7 @@ class BaseKernelRidge(DEQEstimator):
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
-        checkpoint_dir=None,
+        max_time=None, verbose=0, checkpoint_dir=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         self.alpha, self.kernel, self.activation = alpha, kernel, activation
@@ -71,6 +74,7 @@ class BaseKernelRidge(DEQEstimator):
         self.landmarks, self.checkpoint_dir = landmarks, checkpoint_dir
         self.max_iter, self.device, self.dtype = max_iter, device, dtype
         self.predict_batch_size, self.random_state = predict_batch_size, random_state
+        self.max_time, self.verbose = max_time, verbose
 
     def _config(self, like, classify):
         """The RidgeConfig of the parameters, for rows of the kind of `like`."""

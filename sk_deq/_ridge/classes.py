@@ -4,7 +4,7 @@ import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from .._array_api import (
     class_weights,
@@ -16,6 +16,7 @@ from .._array_api import (
 )
 from .._base import all_or_nothing, forget
 from .._solve.calibration import fit_temperature
+from .._validation import validate_data
 from .base import BaseKernelRidge, takes_chunks
 from .intervals import class_scores
 

@@ -4,12 +4,13 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from .._array_api import decode_labels, float_dtypes, prototype, rows_of, to_namespace_of
 from .._base import all_or_nothing
 from .._callbacks import begin_fit
 from .._solve.calibration import class_probabilities
+from .._validation import validate_data
 from .classes import LearnsClasses
 from .fit import fit_ridge
 from .intervals import check_coverage
@@ -84,6 +85,11 @@ class DEQKernelRidgeClassifier(LearnsClasses):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied with `sample_weight`. "balanced" gives all classes the
         same total weight.
+    max_time : float, default=None
+        Seconds after which the search of the kernel ends at the best so far, with a
+        ConvergenceWarning; fitting all rows with it comes after. None is no limit.
+    verbose : int or bool, default=0
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     checkpoint_dir : str or path-like, default=None
         Folder, one for each fit, where "nystroem" keeps its sums over rows every ten seconds. The
         same fit goes on from there, and ends with the same bits as one that was never stopped.
@@ -204,7 +210,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
         method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
-        class_weight=None, checkpoint_dir=None,
+        class_weight=None,
+        max_time=None, verbose=0, checkpoint_dir=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip
         super().__init__(
@@ -213,7 +220,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
             hyperparameters=hyperparameters, encoding=encoding, feature_weights=feature_weights,
             method=method, solver=solver, n_components=n_components, landmarks=landmarks, tol=tol,
             max_iter=max_iter, device=device, dtype=dtype, predict_batch_size=predict_batch_size,
-            checkpoint_dir=checkpoint_dir, random_state=random_state,
+            checkpoint_dir=checkpoint_dir, max_time=max_time, verbose=verbose,
+            random_state=random_state,
         )  # fmt: skip
         self.class_weight = class_weight
 

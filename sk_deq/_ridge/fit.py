@@ -8,6 +8,7 @@ from scipy.linalg import LinAlgWarning
 
 from .._array_api import take
 from .._memory import require_memory, total_memory
+from .._progress import stage, tell
 from .._scaling import standard_deviations
 from .._search.candidates import DEFAULT, HIGH_DIM, resolve
 from .._search.criterion import ALPHAS
@@ -25,6 +26,7 @@ from .rows import TrainingRows
 _ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_OPERATIONS = {"eigh": 10, "cholesky": 1 / 3}  # over n^3
 _ALL_LEFT_OUT = 1000  # rows of which all are left out of a Cholesky factorisation; of more
 _LEFT_OUT = 500  # so many are
 _N_COMPONENTS = {"nystroem": 2000, "cg": 1000}
@@ -230,6 +232,8 @@ def _choose_kernel(rows, config, solver):
     needs_alpha = config.alphas is None and solver in _ONE_ALPHA
     if not search and not needs_alpha and encodings == ("plain",):
         return Choice(parameters), False
+    if search:
+        tell("searches its kernel; in a grid search give hyperparameters=None, or every fit does")
     choice, *_ = search_kernel(
         rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
         classify=config.classify, alphas=config.alphas,
@@ -244,14 +248,24 @@ def _solve_exactly(rows, kernel, alphas, validate, solver, config):
     remedy = "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'."
     _require_memory(_MATRICES[solver] * n**2, n, solver, config, remedy)
     fitted = FittedRows(kernel, rows.X)
-    if solver == "eigh":
-        K = kernel.matrix(fitted.scaled)
-        return solve_eigh(K, rows.y.to(K), rows.w.to(K), alphas), fitted
-    order, n_left_out = _left_out_last(rows)
-    K = kernel.matrix(fitted.scaled[order.to(fitted.scaled.device)])
-    y, w = rows.y[order].to(K), rows.w[order].to(K)
-    solution = solve_cholesky(K, y, w, alphas[0], n_left_out if validate else 0)
-    return solution.of_rows(order), fitted
+    if n > _MOST_ROWS[solver]:
+        tell(
+            f"solver={solver!r} of {n:,} rows: about {_OPERATIONS[solver] * n**3:.0e} operations, "
+            f"{_MATRICES[solver] * n**2 * config.dtype.itemsize / 1e9:.0f} GB. solver='nystroem' "
+            "takes a small part of it."
+        )
+    with stage(f"solver {solver!r}, {n} rows") as step:
+        if solver == "eigh":
+            K = kernel.matrix(fitted.scaled)
+            solution = solve_eigh(K, rows.y.to(K), rows.w.to(K), alphas)
+        else:
+            order, n_left_out = _left_out_last(rows)
+            K = kernel.matrix(fitted.scaled[order.to(fitted.scaled.device)])
+            y, w = rows.y[order].to(K), rows.w[order].to(K)
+            solution = solve_cholesky(K, y, w, alphas[0], n_left_out if validate else 0)
+            solution = solution.of_rows(order)
+        step()
+    return solution, fitted
 
 
 def _left_out_last(rows):

@@ -3,12 +3,12 @@
 import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from .._array_api import float_dtypes, prototype, rows_of, to_namespace_of
 from .._base import all_or_nothing
 from .._callbacks import begin_fit
 from .._torch import to_tensor
+from .._validation import validate_data
 from .base import BaseKernelRidge, takes_chunks
 from .fit import fit_ridge
 from .intervals import check_coverage
@@ -81,6 +81,11 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.
+    max_time : float, default=None
+        Seconds after which the search of the kernel ends at the best so far, with a
+        ConvergenceWarning; fitting all rows with it comes after. None is no limit.
+    verbose : int or bool, default=0
+        1: tell stage, share done and time left every second, in a bar on a terminal. 2: each step.
     checkpoint_dir : str or path-like, default=None
         Folder, one for each fit, where "nystroem" keeps its sums over rows every ten seconds. The
         same fit goes on from there, and ends with the same bits as one that was never stopped.

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .._progress import out_of_time
 from .._solve.leave_one_out import LeftOut
 from .._theory.univariate import angular_kernel
 from .angles import WeightedKernel
@@ -97,6 +98,8 @@ def _descend(data, parameters, others, low, high):
         if step == 1:
             first = objective.detach()
         elif step == check and objective > _PROMISE * first:
+            break
+        if out_of_time("the search"):
             break
         (gradient,) = torch.autograd.grad(objective, x)
         mean = _MOMENTA[0] * mean + (1 - _MOMENTA[0]) * gradient

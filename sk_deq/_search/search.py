@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .._array_api import take
+from .._progress import out_of_time, stage
 from .._row_keys import merge_repeated_rows, smallest_keys
 from .._scaling import root_mean_square_norm
 from .._torch import to_tensor
@@ -125,23 +126,26 @@ def search_kernel(
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
     candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
     few = [data.part(slice(_FEW_ROWS)) for data in tables]
-    scored, near = [], None
-    for parameters in candidates:
-        scored.append((few[0], parameters, few[0].score(parameters, near)))
-        near = scored[-1][2].best_alpha
-    best = min(compare(scored), key=lambda trial: trial.criterion)
-    near = best.relative_alpha
-    scored += [(data, best.parameters, data.score(best.parameters, near)) for data in few[1:]]
-    trials = compare(scored)
-    for trial in trials[len(candidates) :]:
-        trial.criterion /= _OTHER_ENCODING
-    best = min(trials, key=lambda trial: trial.criterion)
-    trials.remove(best)
-    data = _of(best, tables)
-    best = _on(best, data.part(slice(_ROWS)))
-    trials.append(best)
-    if feature_weights and X.shape[1] > 1:
-        trials += [_weighted(start, best, data, given) for start in _starts(trials, best)]
+    weigh = feature_weights and X.shape[1] > 1
+    with stage("search", len(candidates) + len(few) - 1 + 2 * weigh) as step:
+        scored = _scored([(few[0], parameters) for parameters in candidates], step)
+        n_first = len(scored)
+        best = min(compare(scored), key=lambda trial: trial.criterion)
+        others = [(data, best.parameters) for data in few[1:]]
+        scored += _scored(others, step, near=best.relative_alpha)
+        trials = compare(scored)
+        for trial in trials[n_first:]:
+            trial.criterion /= _OTHER_ENCODING
+        best = min(trials, key=lambda trial: trial.criterion)
+        trials.remove(best)
+        data = _of(best, tables)
+        best = _on(best, data.part(slice(_ROWS)))
+        trials.append(best)
+        for start in _starts(trials, best) if weigh else ():
+            if out_of_time("the search"):
+                break
+            trials.append(_weighted(start, best, data, given))
+            step()
     trials.sort(key=lambda trial: trial.criterion)
     rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])][:1]
     rough = [_on(trial, _of(trial, tables).part(slice(_ROWS))) for trial in rough]
@@ -159,7 +163,7 @@ def search_kernel(
 def _final_round(trials, tables):
     """Trials by their errors on all rows that there are, if those are more than before."""
     n = len(tables[0].X)
-    if len(trials) == 1 or n <= _ROWS:
+    if len(trials) == 1 or n <= _ROWS or out_of_time("the search"):
         return trials
     errors = []
     for trial in trials:
@@ -170,6 +174,21 @@ def _final_round(trials, tables):
     errors = torch.stack(errors)
     order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
     return [trials[i] for i in order]
+
+
+def _scored(pairs, step, near=None):
+    """Triples for `compare` of pairs of Data and parameters; if in a hurry, of the first of them.
+
+    `near` is a penalty near the best; where it is given there are others, and none need be scored.
+    """
+    scored, others = [], near is not None
+    for data, parameters in pairs:
+        if (scored or others) and out_of_time("the search"):
+            break
+        scored.append((data, parameters, data.score(parameters, near)))
+        near = near if others else scored[-1][2].best_alpha
+        step()
+    return scored
 
 
 def _is_rough(trial):

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._progress import stage
 from .._warn import warn
 from .exact import Solution
 from .leave_one_out import project
@@ -115,19 +116,21 @@ def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
     r = b - product(x) if x.any() else b.clone()
     p = z = precondition(r)
     rz = (r * z).sum(0)
-    for n_iter in range(max_iter + 1):
-        residual = torch.linalg.vector_norm(r, dim=0) / size
-        active = residual > tol
-        if not active.any() or n_iter == max_iter:
-            break
-        Ap = product(p[:, active])
-        step = rz[active] / (p[:, active] * Ap).sum(0)
-        x[:, active] += step * p[:, active]
-        r[:, active] -= step * Ap
-        z = precondition(r)
-        following = (r * z).sum(0)
-        p = z + p * torch.where(active, following / rz, 0)
-        rz = following
+    with stage("conjugate gradients", max_iter) as told:
+        for n_iter in range(max_iter + 1):
+            residual = torch.linalg.vector_norm(r, dim=0) / size
+            active = residual > tol
+            if not active.any() or n_iter == max_iter:
+                break
+            Ap = product(p[:, active])
+            step = rz[active] / (p[:, active] * Ap).sum(0)
+            x[:, active] += step * p[:, active]
+            r[:, active] -= step * Ap
+            z = precondition(r)
+            following = (r * z).sum(0)
+            p = z + p * torch.where(active, following / rz, 0)
+            rz = following
+            told(f"residual {float(residual.max()):.1e}, ends at {tol:g}")
     if active.any():
         warn(
             f"Conjugate gradients stopped at max_iter={max_iter} with a relative residual of "

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from scipy.linalg import LinAlgWarning
 
+from .._progress import stage
 from .._row_keys import smallest_keys
 from .._state import storable
 from .._warn import warn
@@ -224,19 +225,22 @@ def accumulate(features, rows, y, w, held_out=None, kept=None):
     size, begin = tile_rows(max(features.landmarks.shape)), 0
     if kept is not None and kept.state is not None:
         begin, sums = kept.state["begin"], [part.to(device) for part in kept.state["sums"]]
-    for start in range(begin, len(y), size):
-        tile = slice(start, start + size)
-        phi = features(rows(tile))
-        targets, weight = y[tile].to(device), w[tile].to(device)
-        for side, part in enumerate(sums):
-            if held_out is None:
-                part.add(phi, targets, weight)
-            else:
-                mine = (held_out[tile] == bool(side)).to(device)
-                part.add(phi[:, mine], targets[mine], weight[mine])
-        if kept is not None:
-            state = {"begin": start + size, "sums": sums}
-            kept.offer(state, last=start + size >= len(y))
+    n_tiles = -(-(len(y) - begin) // size)
+    with stage(f"pass over rows, {len(features)} landmarks", n_tiles) as step:
+        for start in range(begin, len(y), size):
+            tile = slice(start, start + size)
+            phi = features(rows(tile))
+            targets, weight = y[tile].to(device), w[tile].to(device)
+            for side, part in enumerate(sums):
+                if held_out is None:
+                    part.add(phi, targets, weight)
+                else:
+                    mine = (held_out[tile] == bool(side)).to(device)
+                    part.add(phi[:, mine], targets[mine], weight[mine])
+            if kept is not None:
+                state = {"begin": start + size, "sums": sums}
+                kept.offer(state, last=start + size >= len(y))
+            step()
     return sums
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from .._progress import stage
 from .._scaling import row_norms
 from .._torch import single_thread
 from .cache import kept
@@ -109,7 +110,7 @@ def _values(pair, norms):
     return _values_of_one(pair).expand(len(norms), -1)
 
 
-@lru_cache(maxsize=256)
+@kept
 def _values_of_one(pair):
     return row_values(pair, torch.ones(1, dtype=torch.float64))
 
@@ -213,13 +214,17 @@ def _run(function, arguments, n_threads):
     Whole tiles go to threads of their own: splitting every small operation between threads costs
     a barrier each time, which is slow, and very slow where others use the processor too.
     """
-    if n_threads == 1 or len(arguments) == 1:
-        for argument in arguments:
-            function(*argument)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        for done in [pool.submit(single_thread()(function), *argument) for argument in arguments]:
-            done.result()
+    with stage("kernel", len(arguments)) as step:
+        if n_threads == 1 or len(arguments) == 1:
+            for argument in arguments:
+                function(*argument)
+                step()
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            function = single_thread()(function)
+            for done in [pool.submit(function, *argument) for argument in arguments]:
+                done.result()
+                step()
 
 
 def _fill(out, pair, ranges, first, second, symmetric, n_threads):

@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._array_api import to_numpy
 from .._atomic import replaced, require_writable
 from .._kernel_matcher import KernelMatcher
-from .._nets.deq import DEQClassifier, DEQRegressor
+from .._nets.deq_classifier import DEQClassifier
+from .._nets.deq_regressor import DEQRegressor
 from .._nets.explicit_classifier import EquivalentExplicitClassifier
 from .._nets.explicit_regressor import EquivalentExplicitRegressor
 from .._ridge.classifier import DEQKernelRidgeClassifier
