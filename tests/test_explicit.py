@@ -181,7 +181,10 @@ def test_a_frozen_teacher_survives_cloning(digits, teacher):
 def test_errors_name_the_parameter(digits, teacher):
     X, y, _, _ = digits
     small = {"width": 8, "max_epochs": 1}
-    with pytest.raises(TypeError, match="teacher must be a fitted DEQClassifier, got DEQRegressor"):
+    with pytest.raises(
+        TypeError,
+        match="teacher must be a fitted DEQClassifier or DEQKernelRidgeClassifier, got DEQRegressor",
+    ):
         EquivalentExplicitClassifier(teacher=DEQRegressor(), **small).fit(X, y)
     with pytest.raises(ValueError, match="teacher needs train='all'"):
         EquivalentExplicitClassifier(teacher=teacher, train="readout").fit(X, y)

@@ -67,7 +67,7 @@ def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):
 @pytest.mark.parametrize("network", CLASSIFIERS + REGRESSORS)
 def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
     X, y = _wine() if network in CLASSIFIERS else _diabetes()
-    model = network(64, hyperparameters="loo", random_state=0).fit(X, y)
+    model = network(64, random_state=0).fit(X, y)
     results = model.search_results_
     assert (model.activation_, model.recurrent_var_) in zip(
         results["activation"], results["recurrent_var"], strict=True
@@ -79,7 +79,7 @@ def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
     fixed = {"activation": "tanh", "recurrent_var": 0.3, "bias_var": 0.2, "encoding": "bins"}
     model = clone(model).set_params(**fixed).fit(X, y)
     assert fixed == {name: getattr(model, f"{name}_") for name in fixed}
-    plain = network(64, max_epochs=1, random_state=0).fit(X, y)
+    plain = network(64, hyperparameters=None, max_epochs=1, random_state=0).fit(X, y)
     assert (plain.activation_, plain.recurrent_var_, plain.input_var_) == ("relu", 0.2, 0.8)
     assert not hasattr(plain, "search_results_") and not hasattr(plain, "encoding_")
 
@@ -87,7 +87,7 @@ def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
 @pytest.mark.parametrize("network", CLASSIFIERS)
 def test_classes_are_found_without_training(network):
     X, y = _wine()
-    model = network(256, hyperparameters="loo", random_state=0)
+    model = network(256, random_state=0)
     assert cross_val_score(make_pipeline(StandardScaler(), model), X, y).mean() > 0.96
     model.fit(X[::2], y[::2])
     p = model.predict_proba(X[1::2])
@@ -102,7 +102,7 @@ def test_a_wide_network_without_training_is_the_kernel_ridge():
     fixed = {"activation": "relu", "recurrent_var": 0.3, "input_var": 1.0, "bias_var": 0.1}
     fixed |= {"center": False, "input_scaling": "rms", "feature_weights": None}
     ridge = DEQKernelRidgeClassifier(encoding="bins", kernel="ck", **fixed, random_state=0)
-    network = DEQClassifier(4096, hyperparameters="loo", encoding="bins", **fixed, random_state=0)
+    network = DEQClassifier(4096, encoding="bins", **fixed, random_state=0)
     expected = ridge.fit(X[::2], y[::2]).predict_proba(X[1::2])
     found = network.fit(X[::2], y[::2]).predict_proba(X[1::2])
     assert np.abs(found - expected).mean() < 0.03
@@ -111,7 +111,7 @@ def test_a_wide_network_without_training_is_the_kernel_ridge():
 @pytest.mark.parametrize("network", REGRESSORS)
 def test_training_begins_at_the_ridge_solution(network):
     X, y = _diabetes()
-    ridge = network(64, hyperparameters="loo", recurrent_var=0.2, random_state=0).fit(X, y)
+    ridge = network(64, train="readout", recurrent_var=0.2, random_state=0).fit(X, y)
     trained = clone(ridge).set_params(train="all", lr=1e-12, max_epochs=1).fit(X, y)
     np.testing.assert_allclose(trained.predict(X), ridge.predict(X), rtol=1e-3)
     assert "train_loss" in trained.history_[0] and "train_loss" not in ridge.history_[0]
@@ -119,7 +119,7 @@ def test_training_begins_at_the_ridge_solution(network):
 
 def test_a_student_takes_the_encoding_and_weights_of_its_teacher():
     X, y = _wine()
-    teacher = DEQClassifier(64, hyperparameters="loo", recurrent_var=0.2, center=True,
+    teacher = DEQClassifier(64, recurrent_var=0.2, center=True,
                             random_state=0).fit(X, y)  # fmt: skip
     student = EquivalentExplicitClassifier.from_deq(teacher, teacher=teacher, max_epochs=5)
     student.fit(X, y)
@@ -130,7 +130,7 @@ def test_a_student_takes_the_encoding_and_weights_of_its_teacher():
 
 def test_partial_fit_goes_on_from_the_ridge_solution():
     X, y = _wine()
-    model = DEQClassifier(32, hyperparameters="loo", train="all", recurrent_var=0.2, random_state=0)
+    model = DEQClassifier(32, train="all", recurrent_var=0.2, random_state=0)
     model.partial_fit(X, y, classes=np.unique(y)).partial_fit(X, y)
     assert model.n_iter_ == 2 and model.score(X, y) > 0.95
     with pytest.raises(ValueError, match="partial_fit needs train='all'"):

@@ -238,10 +238,9 @@ class BaseNetwork(DEQEstimator):
         `exact` says that float64 costs little; `preparation`, if not None, is to be that of rows.
         """
         device = self._resolve_device(like)
-        if self.dtype == "auto":
-            dtype = torch.float64 if exact and not device.startswith("mps") else torch.float32
-        else:
-            dtype = resolve_dtype(self.dtype)
+        exact = exact and not device.startswith("mps")
+        auto = torch.float64 if exact else torch.float32
+        dtype = auto if self.dtype == "auto" else resolve_dtype(self.dtype)
         if preparation is None:
             preparation = Preparation.of(choice)
             preparation.scaler.fit(preparation.weighted(X), weight)
@@ -253,8 +252,8 @@ class BaseNetwork(DEQEstimator):
             fitted["feature_weights_"] = weights
         # skip_init: the layer's own initialisation would draw from torch's global generator
         readout = skip_init(nn.Linear, self.width, task.n_outputs)
-        nn.init.zeros_(readout.weight)
-        nn.init.zeros_(readout.bias)
+        for parameter in readout.parameters():
+            nn.init.zeros_(parameter)
         module = nn.Sequential(OrderedDict(features=features, readout=readout))
         fitted |= {"device_": device, "_n_epochs": 0}
         return module.to(device=device, dtype=dtype), preparation, fitted

@@ -35,10 +35,10 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
     hyperparameters : {"loo", None}, default="loo"
         What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
-        rows, as in the kernel ridge estimators, but among two conjugate kernels; those that are
-        given stay. The readout then begins at the ridge solution with the least leave-one-out
-        error. None: the paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and
-        scaling "rms".
+        rows, as in the kernel ridge estimators, among kernels that the network can have (a DEQ:
+        conjugate kernels); those that are given stay. The readout then begins at the ridge solution
+        with the least leave-one-out error. None: the paper's activation "relu", recurrent_var=0.2,
+        bias_var=0.0, center=True and scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -47,10 +47,9 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained of at least 400
-        rows, where it pays: a copy is trained on four
-        fifths of the rows, and the epoch with the least loss on the others is the last, which may
-        be none. With hyperparameters=None it is "all".
+        after a search, every weight is trained where it pays (a DEQ: of at least 400 rows): a copy
+        is trained on four fifths of the rows, and the epoch with the least loss on the others is
+        the last, which may be none. With hyperparameters=None it is "all".
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4

@@ -130,7 +130,6 @@ class ExplicitFeatures:
         )  # fmt: skip
         rows = preparation.transform(X)
         size, kernel = (rows.shape[1], self.width), parameters["kernel"]
-        ntk_of_all = False
         options = {"bias_var": bias_var, "generator": generator, "dtype": torch.float32}
         if self.matching == "exact" or not (self._by_numbers or spec.center):
             if self._by_numbers:
@@ -146,10 +145,9 @@ class ExplicitFeatures:
             require_high_dim(spec.center, 0.0, kernel, setting, "matching='exact'")
             # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
             matched = "ck" if self._solves_readout or self._searches else kernel
-            ntk_of_all = matched == "ntk"
             match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
             features = ExplicitNetwork(*size, match.layers, tau0=scaler.tau0_ or 1.0, **options)
-        return features, {"match_": match, "kernel_": kernel, "_ntk_of_all": ntk_of_all}
+        return features, {"match_": match, "kernel_": kernel}
 
     def _distillation(self, unlabeled):
         """The Distillation from the teacher, or None."""

@@ -39,9 +39,10 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         above are, and is the conjugate kernel where nothing is searched.
     hyperparameters : {"loo", None}, default="loo"
         What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
-        rows, as in the kernel ridge estimators; those that are given stay.
-        The readout then begins at the ridge solution with the least leave-one-out error. None: the
-        paper's activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and scaling "rms".
+        rows, as in the kernel ridge estimators, among kernels that the network can have (a DEQ:
+        conjugate kernels); those that are given stay. The readout then begins at the ridge solution
+        with the least leave-one-out error. None: the paper's activation "relu", recurrent_var=0.2,
+        bias_var=0.0, center=True and scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -58,14 +59,15 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays: a copy is trained on four
-        fifths of the rows, and the epoch with the least loss on the others is the last, which may
-        be none. With hyperparameters=None it is "all".
-    teacher : DEQRegressor, FrozenEstimator or None, default=None
+        after a search, every weight is trained where it pays (a DEQ: of at least 400 rows): a copy
+        is trained on four fifths of the rows, and the epoch with the least loss on the others is
+        the last, which may be none. With hyperparameters=None it is "all".
+    teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
-        instead of y. If it is as wide as this network, its weights are where the training begins.
-        Needs train="all". Wrap it in a FrozenEstimator where estimators are cloned,
-        as in cross-validation: cloning would forget its fit.
+        instead of y. If it is as wide as this network, its weights are where the training begins;
+        train="readout" cannot follow it. Or a fitted DEQKernelRidge, see
+        `from_kernel_ridge`. Wrap it in a FrozenEstimator where estimators are cloned, as in
+        cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is at least 20 and as many as make 150
         batches, or 80 after a search.

@@ -9,6 +9,7 @@ from .._array_api import to_numpy
 from .._kernel_matcher import KernelMatcher
 from .._nets.base import BaseNetwork, scaled_rows
 from .._nets.evaluation import forward_in_passes
+from .._theory.matching import MatchResult
 from .._torch import to_tensor
 from ..kernels import deq_kernel
 
@@ -37,7 +38,10 @@ def network_of(estimator, X):
 
 def is_ntk_of_training_all(network):
     """Whether a network was matched to an NTK that is not the kernel of its features."""
-    return isinstance(network, BaseNetwork) and getattr(network, "_ntk_of_all", False)
+    matched = isinstance(getattr(network, "match_", None), MatchResult)
+    if not isinstance(network, BaseNetwork) or not matched:
+        return False
+    return network.kernel_ == "ntk" and not (network._solves_readout or network._searches)
 
 
 def kernels_of(estimator, X):
