@@ -181,10 +181,8 @@ def test_a_frozen_teacher_survives_cloning(digits, teacher):
 def test_errors_name_the_parameter(digits, teacher):
     X, y, _, _ = digits
     small = {"width": 8, "max_epochs": 1}
-    with pytest.raises(
-        TypeError,
-        match="teacher must be a fitted DEQClassifier or DEQKernelRidgeClassifier, got DEQRegressor",
-    ):
+    kinds = "DEQClassifier or DEQKernelRidgeClassifier"
+    with pytest.raises(TypeError, match=f"teacher must be a fitted {kinds}, got DEQRegressor"):
         EquivalentExplicitClassifier(teacher=DEQRegressor(), **small).fit(X, y)
     with pytest.raises(ValueError, match="teacher needs train='all'"):
         EquivalentExplicitClassifier(teacher=teacher, train="readout").fit(X, y)

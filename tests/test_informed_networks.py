@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_wine
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -12,13 +13,19 @@ from sklearn.preprocessing import StandardScaler
 
 from sk_deq import (
     DEQClassifier,
+    DEQKernelRidge,
     DEQKernelRidgeClassifier,
     DEQRegressor,
     EquivalentExplicitClassifier,
     EquivalentExplicitRegressor,
+    KernelMatcher,
 )
+from sk_deq._nets.lesson import keys_of
+from sk_deq._nets.pays import _held_out
 from sk_deq._nets.readout import solve_left_out
 from sk_deq._row_keys import row_keys
+from sk_deq.kernels import deq_kernel
+from sk_deq.modules import ExactNetwork
 
 CLASSIFIERS = [DEQClassifier, EquivalentExplicitClassifier]
 REGRESSORS = [DEQRegressor, EquivalentExplicitRegressor]
@@ -135,3 +142,112 @@ def test_partial_fit_goes_on_from_the_ridge_solution():
     assert model.n_iter_ == 2 and model.score(X, y) > 0.95
     with pytest.raises(ValueError, match="partial_fit needs train='all'"):
         clone(model).set_params(train="readout").partial_fit(X, y, classes=np.unique(y))
+
+
+def _rows_of_two_norms():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(12, 6))
+    return torch.tensor(X / np.linalg.norm(X, axis=1)[:, None] * np.repeat([0.6, 1.4], 6)[:, None])
+
+
+@pytest.mark.parametrize(
+    "activation, kernel, center",
+    [("relu", "ck", False), ("relu", "ntk", False), ("tanh", "ck", True), ("abs", "ck", False)],
+)
+def test_a_wide_exact_network_has_the_kernel_of_the_deq(activation, kernel, center):
+    x = _rows_of_two_norms()
+    spec = {"recurrent_var": 0.3, "input_var": 0.8, "bias_var": 0.2, "center": center}
+    model = EquivalentExplicitRegressor(
+        8, activation=activation, kernel=kernel, matching="exact", input_scaling=None, **spec,
+        train="readout", hyperparameters=None, random_state=0,
+    ).fit(x.numpy(), x[:, 0].numpy())  # fmt: skip
+    tau0 = float(x.square().sum(1).mean().sqrt())
+    K = deq_kernel(x.numpy(), activation=activation, kernel=kernel, tau0=tau0, **spec)
+    small = model.module_.features
+    assert isinstance(small, ExactNetwork) and small.bias_var == pytest.approx(0.25)
+    wide = ExactNetwork(
+        6, 40_000, small.match, bias_var=small.bias_var, dtype=torch.float64,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    with torch.no_grad():
+        Z = wide(x).numpy()
+    assert np.abs(Z @ Z.T - K).max() < 0.03 * K.max()
+
+
+def test_an_exact_network_is_differentiable():
+    x = _rows_of_two_norms()
+    match = KernelMatcher(activation="tanh", matching="exact", random_state=0).fit(x).match_
+    network = ExactNetwork(6, 32, match, bias_var=0.1, dtype=torch.float64,
+                           generator=torch.Generator().manual_seed(1))  # fmt: skip
+    loss = network(x).square().sum()
+    loss.backward()
+    weight, step = network.input_weight, 1e-3  # the table is linear between points
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)).double()
+    slope = float((weight.grad * direction).sum())
+    values = []
+    with torch.no_grad():
+        for move in (step, -2 * step):
+            weight += move * direction
+            values.append(float(network(x).square().sum()))
+    assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-2)
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS + REGRESSORS)
+def test_training_that_does_not_pay_leaves_the_start(network, monkeypatch):
+    X, y = _wine() if network in CLASSIFIERS else _diabetes()
+    model = network(64, random_state=0)
+    start = clone(model).set_params(train="readout").fit(X, y)
+    monkeypatch.setattr(network, "_fewest_trained", 0)
+    harmful = clone(model).set_params(lr=0.3, max_epochs=5, weight_decay=0.0).fit(X, y)
+    if "train_loss" not in harmful.history_[0]:
+        np.testing.assert_array_equal(harmful.predict(X), start.predict(X))
+    assert harmful.n_iter_ < 5
+    monkeypatch.setattr("sk_deq._nets.pays._FEWEST", 1000)
+    few = clone(model).fit(X, y)
+    np.testing.assert_array_equal(few.predict(X), start.predict(X))
+
+
+def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch):
+    X, y = _wine()
+    lessons = []
+
+    def pays(lesson, data, keys, losses):
+        lessons.append(len(data[0]))
+        return 3
+
+    monkeypatch.setattr("sk_deq._nets.base.epochs_that_pay", pays)
+    model = EquivalentExplicitClassifier(32, random_state=0).fit(X, y)
+    assert lessons == [len(X)] and model.n_iter_ == 3
+    assert [epoch["epoch"] for epoch in model.history_] == [1, 2, 3]
+
+
+def test_held_out_rows_are_a_fifth_of_every_class_and_copies_stay_together():
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    labels = torch.tensor(np.repeat([0, 1], [150, 50]))
+    rows = torch.tensor(np.concatenate([X, X[:20]]))
+    decides = _held_out(keys_of(rows), torch.cat([labels, labels[:20]]))
+    assert torch.equal(decides[:20], decides[200:])
+    assert int(decides[:150].sum()) == 30 and int(decides[150:200].sum()) == 10
+    assert _held_out(keys_of(rows[:30]), None) is None
+
+
+@pytest.mark.parametrize("classify", [True, False])
+def test_a_wide_network_predicts_what_the_kernel_ridge_does(classify):
+    X, y = _wine() if classify else _diabetes(300)
+    kind = DEQKernelRidgeClassifier if classify else DEQKernelRidge
+    ridge = kind(kernel="ck", random_state=0).fit(X[::2], y[::2])
+    student = EquivalentExplicitClassifier if classify else EquivalentExplicitRegressor
+    network = student.from_kernel_ridge(ridge, width=4096, random_state=0).fit(X[::2], y[::2])
+    assert network.agreement_ > 0.99 and network.n_iter_ == 1
+    assert network.activation_ == ridge.activation_ and network.kernel_ == "ck"
+    if classify:
+        assert np.abs(network.predict_proba(X) - ridge.predict_proba(X)).mean() < 0.03
+    else:
+        error = network.predict(X[1::2]) - ridge.predict(X[1::2])
+        assert error.std() < 0.2 * ridge.predict(X[1::2]).std()
+    trained = student.from_kernel_ridge(ridge, width=16, train="all", max_epochs=3, random_state=0)
+    assert trained.fit(X, y).n_iter_ == 3
+    with pytest.raises(TypeError, match="ridge must be a DEQKernelRidge"):
+        student.from_kernel_ridge(DEQRegressor())
+    with pytest.raises(NotFittedError):
+        student.from_kernel_ridge(kind())

@@ -39,7 +39,6 @@ from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS, _STEPS_FROM_START = 20, 150, 80
-_EXACT_ROWS = 128  # of so many or fewer rows float64 costs little
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
@@ -106,7 +105,7 @@ class BaseNetwork(DEQEstimator):
             module, scaler, fitted = self.module_, self._scaler, {"_n_epochs": self._n_epochs}
         else:
             task = task.scaled(target, weight)
-            exact = X.dtype == torch.float64 and len(X) <= _EXACT_ROWS
+            exact = X.dtype == torch.float64 and len(X) <= batch_size
             choices = self._choose(X, target, weight, task, distillation, random_state)
             preparation = None if distillation is None else distillation.preparation
             new = bind(

@@ -107,8 +107,8 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else the CPU.
     dtype : {"auto", "float32", "float64"}, default="auto"
-        Precision of the network. "auto" is float64 for up to 128 rows in float64, where it costs
-        little, and float32 otherwise.
+        Precision of the network. "auto" is float64 for float64 rows that fit in one batch, where it
+        costs little, and float32 otherwise.
     random_state : int, RandomState instance or None, default=None
         Source of weights, shuffling and held-out rows. An int makes fits repeat bit for bit on a
         CPU. None takes a seed from NumPy's global generator, as in scikit-learn.
