@@ -88,8 +88,12 @@ def test_spectrum_of_features_is_that_of_the_kernels(matcher):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: DEQClassifier(1000, train="readout", bias_var=0.5, random_state=0),
-        lambda: EquivalentExplicitClassifier(1000, train="readout", random_state=0),
+        lambda: DEQClassifier(
+            1000, hyperparameters=None, train="readout", bias_var=0.5, random_state=0
+        ),
+        lambda: EquivalentExplicitClassifier(
+            1000, hyperparameters=None, train="readout", random_state=0
+        ),
         lambda: EquivalentExplicitClassifier(
             1000, train="readout", kernel="ntk", activation="erf", random_state=0
         ),
@@ -151,7 +155,9 @@ def test_activation_of_an_exact_match_has_the_kernel_on_the_sphere():
 
 
 def test_activations_of_a_network_estimator():
-    network = EquivalentExplicitRegressor(8, activation="tanh", max_epochs=1, random_state=0)
+    network = EquivalentExplicitRegressor(
+        8, hyperparameters=None, activation="tanh", max_epochs=1, random_state=0
+    )
     display = ActivationDisplay.from_estimator(network.fit(*load_diabetes(return_X_y=True)))
     assert list(display.activations) == ["DEQ, tanh", "layer 1, hard_tanh"]
 
@@ -175,8 +181,10 @@ def test_equivalence_measures_the_models(matcher, trained):
 
 def test_equivalence_of_regressors_agrees_by_r2():
     data = load_diabetes(return_X_y=True)
-    deq = DEQRegressor(16, max_epochs=2, random_state=0).fit(*data)
-    explicit = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0).fit(*data)
+    deq = DEQRegressor(16, hyperparameters=None, max_epochs=2, random_state=0).fit(*data)
+    explicit = EquivalentExplicitRegressor(
+        16, hyperparameters=None, max_epochs=2, random_state=0
+    ).fit(*data)
     display = EquivalenceDisplay.from_estimators({"a": deq, "b": explicit}, *data, n_repeats=1)
     residual = explicit.predict(data[0]) - deq.predict(data[0])
     expected = 1 - residual.var() / deq.predict(data[0]).var()
@@ -184,7 +192,9 @@ def test_equivalence_of_regressors_agrees_by_r2():
 
 
 def test_a_network_matched_to_an_ntk_has_no_kernel_of_features():
-    explicit = EquivalentExplicitClassifier(16, kernel="ntk", max_epochs=2, random_state=0)
+    explicit = EquivalentExplicitClassifier(
+        16, hyperparameters=None, kernel="ntk", max_epochs=2, random_state=0
+    )
     explicit.fit(X, y)
     display = EquivalenceDisplay.from_estimators({"a": explicit}, X, y, n_repeats=1)
     assert "kernel_error" not in display.results["a"]
@@ -231,10 +241,12 @@ def test_errors_name_the_parameter(matcher, trained):
         ConvergenceDisplay.from_estimator(matcher, X)
     with pytest.raises(ValueError, match="kind='loss' is unknown"):
         ConvergenceDisplay.from_estimator(trained, X, n_iter=1, kind="loss")
-    readout = DEQClassifier(8, train="readout", random_state=0).fit(X, y)
+    readout = DEQClassifier(8, hyperparameters=None, train="readout", random_state=0).fit(X, y)
     with pytest.raises(ValueError, match="needs train='all'"):
         ConvergenceDisplay.from_estimator(readout, X, n_iter=1, kind="training")
-    ntk = EquivalentExplicitClassifier(8, activation="erf", kernel="ntk", max_epochs=1)
+    ntk = EquivalentExplicitClassifier(
+        8, hyperparameters=None, activation="erf", kernel="ntk", max_epochs=1
+    )
     with pytest.raises(ValueError, match="kernel='ntk' with train='all'"):
         SpectrumDisplay.from_estimator(ntk.fit(X, y), X)
     with pytest.raises(ValueError, match="ax must hold 1 axes"):

@@ -54,7 +54,7 @@ def kernels_of(estimator, X):
         )
     check_is_fitted(network)
     X = check_array(X, dtype=np.float64)
-    kernel = getattr(network, "kernel", "ck")
+    kernel = getattr(network, "kernel_", getattr(network, "kernel", "ck"))
     if isinstance(network, KernelMatcher):
         Z = network.transform(X)
     else:
