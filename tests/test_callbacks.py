@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV
-from tiny import CLASSIFIERS, NETWORKS, SETTINGS, tiny
+from tiny import CLASSIFIERS, NETWORKS, SETTINGS, trained
 
 callback = pytest.importorskip("sklearn.callback", reason="needs scikit-learn >= 1.9")
 IRIS, DIABETES = load_iris(return_X_y=True), load_diabetes(return_X_y=True)
@@ -38,7 +38,7 @@ def data_for(name):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_events(name):
     recorder = Recorder()
-    tiny(name, max_epochs=3).set_callbacks(recorder).fit(*data_for(name))
+    trained(name, max_epochs=3).set_callbacks(recorder).fit(*data_for(name))
     stages = {"KernelMatcher": ["matching", "weights"]}.get(name, ["search"])
     stages = ["epoch"] * 3 if name in NETWORKS else stages
     told = [event for event in recorder.events if not event.endswith(" step")]
@@ -59,20 +59,20 @@ def test_callbacks_are_torn_down_where_a_fit_raises(name):
             raise RuntimeError
 
     recorder = Failing()
-    model = tiny(name, max_epochs=3).set_callbacks(recorder)
+    model = trained(name, max_epochs=3).set_callbacks(recorder)
     with pytest.raises(RuntimeError):
         model.fit(*data_for(name))
     assert recorder.events[0] == "setup" and recorder.events[-1] == "teardown"
-    assert set(vars(model)) == set(vars(tiny(name).set_callbacks(recorder)))
+    assert set(vars(model)) == set(vars(trained(name).set_callbacks(recorder)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_callback_can_end_the_training(name):
     X, y = data_for(name)
-    model = tiny(name).set_callbacks(Recorder(stop_after=2)).fit(X, y)
+    model = trained(name).set_callbacks(Recorder(stop_after=2)).fit(X, y)
     assert model.n_iter_ == 2
     readout = Recorder()
-    tiny(name, train="readout").set_callbacks(readout).fit(X, y)
+    trained(name, train="readout").set_callbacks(readout).fit(X, y)
     assert readout.events == ["setup", "begin fit", "end fit", "teardown"]
 
 
@@ -81,14 +81,14 @@ def test_scores_of_every_epoch(name):
     X, y = data_for(name)
     scoring = "accuracy" if name in CLASSIFIERS else "r2"
     monitor = callback.ScoringMonitor(scoring=scoring)
-    model = tiny(name, max_epochs=5).set_callbacks(monitor).fit(X, y)
+    model = trained(name, max_epochs=5).set_callbacks(monitor).fit(X, y)
     log = monitor.get_logs()
     scores = {entry["task_id_path"]: entry[scoring] for entry in log.data}
     assert set(scores) == {(0,), *((0, epoch) for epoch in range(5))}  # fit, and its epochs
     assert scores[0,] == scores[0, 4] == pytest.approx(model.score(X, y))
     assert len(set(scores.values())) > 1
     # looking at the scores changes nothing
-    assert np.array_equal(model.predict(X), tiny(name, max_epochs=5).fit(X, y).predict(X))
+    assert np.array_equal(model.predict(X), trained(name, max_epochs=5).fit(X, y).predict(X))
 
 
 @pytest.mark.parametrize("name", ["DEQClassifier", "DEQKernelRidge"])
@@ -96,7 +96,7 @@ def test_inside_a_search_with_workers(name, capsys):
     pytest.importorskip("rich", reason="scikit-learn's ProgressBar needs rich")
     X, y = data_for(name)
     monitor = callback.ScoringMonitor(scoring="accuracy" if name in CLASSIFIERS else "r2")
-    model = tiny(name, max_epochs=2, alpha=0.1).set_callbacks(monitor)
+    model = trained(name, max_epochs=2, alpha=0.1).set_callbacks(monitor)
     search = GridSearchCV(model, {"recurrent_var": [0.1, 0.2]}, cv=2, n_jobs=2)
     search.set_callbacks(callback.ProgressBar()).fit(X, y)
     data = monitor.get_logs(include_lineage=True).data

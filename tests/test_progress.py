@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from tiny import CLASSIFIERS, NETWORKS, SETTINGS, tiny
+from tiny import CLASSIFIERS, NETWORKS, SETTINGS, trained
 
 from sk_deq import DEQClassifier, DEQKernelRidge, DEQKernelRidgeClassifier, _progress
 
@@ -44,7 +44,7 @@ def stages(printed):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_lines(name, capsys):
     X, y = data_for(name)
-    tiny(name, verbose=2, max_epochs=2).fit(X, y)
+    trained(name, verbose=2, max_epochs=2).fit(X, y)
     ends = stages(capsys.readouterr().out)
     if name in NETWORKS:
         assert ends[-1] == "epoch"
@@ -52,7 +52,7 @@ def test_lines(name, capsys):
         assert ends == ["matching", "weights"]
     else:
         assert ends[0] == "search" and ends[-1] == f"solver 'cholesky', {len(X)} rows"
-    tiny(name, max_epochs=2).fit(X, y)
+    trained(name, max_epochs=2).fit(X, y)
     assert capsys.readouterr().out == ""
 
 
@@ -96,7 +96,7 @@ def test_bar_on_a_terminal(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("COLUMNS", "60")
-    tiny("DEQClassifier", verbose=2, max_epochs=4).fit(*IRIS)
+    trained("DEQClassifier", verbose=2, max_epochs=4).fit(*IRIS)
     (line,) = stream.getvalue().removesuffix("\n").split("\n")
     shown = line.replace("\x1b[K", "").split("\r")[1:]
     assert all(len(text) < 60 for text in shown)
@@ -105,7 +105,7 @@ def test_bar_on_a_terminal(monkeypatch):
 
 def test_lines_of_two_processes_do_not_mix(capfd):
     X, y = IRIS
-    model = tiny("DEQClassifier", verbose=2, max_epochs=3)
+    model = trained("DEQClassifier", verbose=2, max_epochs=3)
     GridSearchCV(model, {"lr": [0.01, 0.02]}, cv=2, n_jobs=2, refit=False).fit(X, y)
     ends = Counter(stages(capfd.readouterr().out))
     assert ends["epoch"] == 4
@@ -127,7 +127,7 @@ def test_the_best_so_far_of_a_search():
 def test_the_best_so_far_of_a_network(name):
     X, y = data_for(name)
     with pytest.warns(ConvergenceWarning, match="training ended early"):
-        model = tiny(name, max_epochs=10_000, max_time=0.5).fit(X, y)
+        model = trained(name, max_epochs=10_000, max_time=0.5).fit(X, y)
     assert 1 <= model.n_iter_ < 10_000
     assert np.isfinite([epoch["train_loss"] for epoch in model.history_]).all()
 
@@ -139,12 +139,16 @@ def test_weights_are_the_best_where_time_is_up(monkeypatch):
     epochs = []
     monkeypatch.setattr(training, "out_of_time", lambda what: epochs.append(what) or True)
     X, y = IRIS
-    best = DEQClassifier(8, lr=1e-3, max_epochs=2, random_state=0).fit(X, y, X_val=X, y_val=y)
+    best = DEQClassifier(8, hyperparameters=None, lr=1e-3, max_epochs=2, random_state=0).fit(
+        X, y, X_val=X, y_val=y
+    )
     assert best.n_iter_ == 1 and epochs == ["training"]
     monkeypatch.setattr(
         training, "out_of_time", lambda what: len(epochs) > 8 or epochs.append(what)
     )
-    model = DEQClassifier(8, lr=5.0, max_epochs=20, n_iter_no_change=99, random_state=0)
+    model = DEQClassifier(
+        8, hyperparameters=None, lr=5.0, max_epochs=20, n_iter_no_change=99, random_state=0
+    )
     model.fit(X, y, X_val=X, y_val=y)
     losses = [epoch["valid_loss"] for epoch in model.history_]
     assert losses[-1] > min(losses)  # the steps are far too long
@@ -167,7 +171,9 @@ def test_the_rate_has_fallen_when_time_is_up(monkeypatch):
         def __deepcopy__(self, memo):
             return self
 
-    DEQClassifier(8, max_epochs=1000, random_state=0, callbacks=[Rate()]).fit(*IRIS)
+    DEQClassifier(8, hyperparameters=None, max_epochs=1000, random_state=0, callbacks=[Rate()]).fit(
+        *IRIS
+    )
     assert np.argmax(rates) == 3 and rates[-1] == 0
 
 
@@ -181,8 +187,8 @@ def test_slow_settings_are_told(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "solver='eigh' of 148 rows: about 3e+07 operations" in printed
     assert "solver='nystroem'" in printed
-    DEQClassifier(8, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
+    DEQClassifier(8, hyperparameters=None, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
     assert "iterations a row" not in capsys.readouterr().out
     monkeypatch.setattr(training, "_MANY_ITERATIONS", 2)
-    DEQClassifier(8, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
+    DEQClassifier(8, hyperparameters=None, max_epochs=2, verbose=1, random_state=0).fit(*IRIS)
     assert capsys.readouterr().out.count("lower recurrent_var, or raise tol") == 1

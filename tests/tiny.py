@@ -22,3 +22,9 @@ def tiny(name, **params):
     cls = getattr(sk_deq, name)
     params = {**SETTINGS[name], "random_state": 0, **params}
     return cls(**{k: v for k, v in params.items() if k in cls().get_params()})
+
+
+def trained(name, **params):
+    """The same; a network without a search, so that it is trained."""
+    without = {"hyperparameters": None} if name in NETWORKS else {}
+    return tiny(name, **{**without, **params})

@@ -49,7 +49,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
         after a search, every weight is trained where it pays (a DEQ: of at least 400 rows): a copy
         is trained on four fifths of the rows, and the epoch with the least loss on the others is
-        the last, which may be none. With hyperparameters=None it is "all".
+        the last, which may be none. It is "all" with hyperparameters=None, callbacks, or rows to
+        stop early on.
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4

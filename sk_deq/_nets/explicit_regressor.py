@@ -61,7 +61,8 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
         after a search, every weight is trained where it pays (a DEQ: of at least 400 rows): a copy
         is trained on four fifths of the rows, and the epoch with the least loss on the others is
-        the last, which may be none. With hyperparameters=None it is "all".
+        the last, which may be none. It is "all" with hyperparameters=None, callbacks, or rows to
+        stop early on.
     teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;
