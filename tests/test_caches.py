@@ -108,6 +108,6 @@ def test_a_thousand_callables_and_variances():
     gc.collect()
     assert not [ref for ref in alive if ref() is not None]
     assert 0 < engine._exists.n_bytes - before < 2**20
-    assert len(caches()) == 6
+    assert len(caches()) == 7
     assert all(cache.n_bytes <= cache.max_bytes for cache in caches())
     assert sum(cache.max_bytes for cache in caches()) < 2**28

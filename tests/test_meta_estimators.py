@@ -41,7 +41,7 @@ regressors = pytest.mark.parametrize("name", REGRESSORS)
 
 def small(name):
     """Quick to learn iris, and without a search of its own."""
-    params = {"lr": 0.1, "max_epochs": 40, "alpha": 0.1, "hyperparameters": None}
+    params = {"width": 8, "lr": 0.1, "max_epochs": 40, "alpha": 0.1, "hyperparameters": None}
     return tiny(name, recurrent_var=0.2, **params)
 
 

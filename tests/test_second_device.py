@@ -18,7 +18,7 @@ from sk_deq import (
     _torch,
 )
 from sk_deq._nets.fixed_point import solve
-from sk_deq.modules import ExplicitNetwork
+from sk_deq.modules import ExactNetwork, ExplicitNetwork
 
 pytestmark = pytest.mark.skipif(
     not second_device.available(), reason="this torch knows no devices written in Python"
@@ -108,10 +108,11 @@ def test_fixed_points_wait_once_in_five_iterations(devices):
     assert len([line for line in devices.waits if "fixed_point" in line]) <= n_iter
 
 
-def test_explicit_networks_need_no_host(devices):
-    model = EquivalentExplicitRegressor(8, max_epochs=1, random_state=0).fit(X, Y)
-    network = model.module_.features
-    assert isinstance(network, ExplicitNetwork)
+@pytest.mark.parametrize(("kind", "center"), [(ExplicitNetwork, True), (ExactNetwork, False)])
+def test_explicit_networks_need_no_host(kind, center, devices):
+    model = EquivalentExplicitRegressor(8, center=center, max_epochs=1, hyperparameters=None)
+    network = model.fit(X, Y).module_.features
+    assert isinstance(network, kind)
     network.to("second")
     rows = torch.from_numpy(X).to("second", network.bias.dtype)
     devices.waits.clear()

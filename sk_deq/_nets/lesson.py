@@ -59,9 +59,10 @@ class Lesson:
             weights, bias, error = self.task.solve_left_out(Z, target, weight, keys)
         else:
             weights, bias, _, error = solve_left_out(Z, target.double(), weight, keys)
+        readout = module.readout
         with torch.no_grad():
-            module.readout.weight.copy_(weights)
-            module.readout.bias.copy_(bias)
+            readout.weight.copy_(weights.to(readout.weight))
+            readout.bias.copy_(bias.to(readout.bias))
         return error
 
 

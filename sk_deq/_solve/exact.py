@@ -141,7 +141,7 @@ def _factor(A):
 
     A is overwritten on and above its diagonal; what is above the factor's is not to be read.
     """
-    if A.is_cuda:
+    if A.device.type != "cpu":
         L, info = torch.linalg.cholesky_ex(A)
         return L if info == 0 else None
     a = A.numpy().T  # as LAPACK has it, which is faster and needs no second matrix
@@ -152,7 +152,7 @@ def _factor(A):
 
 def _inverse(L):
     """The inverse of a triangular matrix as `_factor` gives it."""
-    if L.is_cuda:
+    if L.device.type != "cpu":
         return torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
     factor = np.asfortranarray(L.numpy())
     (trtri,) = lapack.get_lapack_funcs(("trtri",), (factor,))

@@ -123,12 +123,13 @@ class GatedNetwork:
     def _spans_of(self, norms):
         """Yield the _Span and the indices of the norms (n,) that belong to it."""
         low, high = self.norm_range
-        index = torch.zeros_like(norms, dtype=torch.int64)  # of a range; 0 is that of fit
-        if low < high or not self.pair.homogeneous:
-            slack = _SAME_NORM if low == high else 0.0
-            outside = (norms < low * (1 - slack)) | (norms > high * (1 + slack))
-            octave = torch.log2(norms.clamp_min(FLOOR)).div(OCTAVES, rounding_mode="floor").long()
-            index = torch.where(outside, octave + _OFFSET, 0)
+        if low == high and self.pair.homogeneous:
+            yield self._span(0), torch.arange(len(norms), device=norms.device)
+            return
+        slack = _SAME_NORM if low == high else 0.0
+        outside = (norms < low * (1 - slack)) | (norms > high * (1 + slack))
+        octave = torch.log2(norms.clamp_min(FLOOR)).div(OCTAVES, rounding_mode="floor").long()
+        index = torch.where(outside, octave + _OFFSET, 0)  # of a range; 0 is that of fit
         for k in index.unique().tolist():
             rows = torch.nonzero(index == k)[:, 0]
             if k:  # a row without a fixed point is named, no node
