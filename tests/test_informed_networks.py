@@ -251,3 +251,12 @@ def test_a_wide_network_predicts_what_the_kernel_ridge_does(classify):
         student.from_kernel_ridge(DEQRegressor())
     with pytest.raises(NotFittedError):
         student.from_kernel_ridge(kind())
+
+
+def test_from_a_fitted_deq_what_it_found_is_matched():
+    X, y = _wine()
+    deq = DEQClassifier(64, random_state=0).fit(X, y)
+    explicit = EquivalentExplicitClassifier.from_deq(deq).fit(X, y)
+    names = ("activation_", "recurrent_var_", "input_var_", "bias_var_", "center_")
+    assert [getattr(explicit, n) for n in names] == [getattr(deq, n) for n in names]
+    assert explicit.kernel_ == "ck" and explicit.input_scaling_ == deq.input_scaling_

@@ -155,7 +155,8 @@ def draw(rows, systems, path):
     axes[0, 0].set_yscale("log")
     axes[0, 1].legend(fontsize="x-small")
     figure.suptitle(
-        "One-step maps: the DEQ ahead of its one-layer match;\non the pendulum kernel ridge is ahead of both"
+        "One-step maps: the DEQ ahead of its one-layer match;\n"
+        "on the pendulum kernel ridge is ahead of both"
     )
     figure.savefig(path, dpi=110)
 

@@ -15,6 +15,7 @@ from .._theory.four_numbers import deq_numbers, require_high_dim
 from .._theory.gated import exact_match
 from .._theory.matching import solve_matching
 from .._theory.spec import deq_spec
+from .choice import NETWORK_PARAMETERS
 from .distillation import Distillation
 from .exact import ExactNetwork
 from .modules import ExplicitNetwork
@@ -36,7 +37,7 @@ class ExplicitFeatures:
 
     @classmethod
     def from_deq(cls, deq, **params):
-        """Return an unfitted estimator with the parameters of a DEQ.
+        """Return an unfitted estimator with the parameters of a DEQ: those found, if it is fitted.
 
         Parameters
         ----------
@@ -62,7 +63,9 @@ class ExplicitFeatures:
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         copied.pop("checkpoint_dir")  # which is that of the other's training
-        return cls(**{**copied, **params})
+        if hasattr(deq, "module_"):
+            copied |= {name: getattr(deq, f"{name}_") for name in NETWORK_PARAMETERS}
+        return cls(**{"kernel": "ck", **copied, **params})
 
     @classmethod
     def from_kernel_ridge(cls, ridge, **params):
