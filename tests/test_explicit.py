@@ -191,4 +191,6 @@ def test_errors_name_the_parameter(digits, teacher):
     with pytest.raises(ValueError, match="the teacher"):
         EquivalentExplicitClassifier(teacher=teacher, **small).fit(X, y % 3)
     with pytest.raises(ValueError, match="center=False cannot be matched"):
-        EquivalentExplicitClassifier(center=False, **small).fit(X, y)
+        EquivalentExplicitClassifier(center=False, matching="high_dim", **small).fit(X, y)
+    with pytest.raises(ValueError, match="matching='exact' has one layer, got n_layers=2"):
+        EquivalentExplicitClassifier(matching="exact", n_layers=2, **small).fit(X, y)

@@ -260,3 +260,11 @@ def test_from_a_fitted_deq_what_it_found_is_matched():
     names = ("activation_", "recurrent_var_", "input_var_", "bias_var_", "center_")
     assert [getattr(explicit, n) for n in names] == [getattr(deq, n) for n in names]
     assert explicit.kernel_ == "ck" and explicit.input_scaling_ == deq.input_scaling_
+
+
+def test_larger_tables_are_not_searched(monkeypatch):
+    X, y = _diabetes()
+    monkeypatch.setattr("sk_deq._nets.base._MOST_SEARCHED", 199)
+    model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0).fit(X, y)
+    assert not hasattr(model, "encoding_") and model.center_ and model.n_iter_ == 2
+    assert hasattr(model.fit(X[:199], y[:199]), "encoding_")

@@ -16,13 +16,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from .._array_api import float_dtypes, prototype, take, to_namespace_of
-from .._base import (
-    DEQ_CONSTRAINTS,
-    DEQEstimator,
-    all_or_nothing,
-    forget,
-    unchanged_on_error,
-)
+from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget, unchanged_on_error
 from .._callbacks import begin_fit
 from .._scaling import INPUT_SCALINGS
 from .._search.encodings import ENCODINGS
@@ -39,6 +33,7 @@ from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS, _MIN_STEPS, _STEPS_FROM_START = 20, 150, 80
+_MOST_SEARCHED = 5000  # rows
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
@@ -90,37 +85,31 @@ class BaseNetwork(DEQEstimator):
         distillation = self._distillation(X_unlabeled is not None)
         X, y = self._validate(X, y, reset=not again)
         like, given, y_given = prototype(X), X, y
-        X, y, weight = _weighted_rows(X, y, sample_weight)
-        task = self._task if again else self._new_task(y, classes)
-        target = task.encode(y).to(X.device)
-        weight = _mean_one(task.weigh(target, weight, getattr(self, "class_weight", None)))
+        task, X, target, weight = self._lesson_rows(X, y, sample_weight, classes, again)
         random_state = check_random_state(self.random_state)
         valid = self._given_validation(task, X_val, y_val)
         if self.early_stopping and valid is None and not partial:
             (X, target, weight), valid = self._hold_out(X, target, weight, random_state)
         batch_size = _BATCH_SIZE if self.batch_size == "auto" else self.batch_size
         generator = make_generator(random_state)
+        searched = hasattr(self, "encoding_") if again else self._searches(len(X))
         if again:  # not in the order of an earlier call
             generator.manual_seed(generator.initial_seed() + self._n_epochs)
             module, scaler, fitted = self.module_, self._scaler, {"_n_epochs": self._n_epochs}
         else:
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
-            choices = self._choose(X, target, weight, task, distillation, random_state)
-            preparation = None if distillation is None else distillation.preparation
-            new = bind(
-                self._new_network, X, weight, task, like, exact, generator, preparation=preparation
-            )
+            choices = self._choose(X, target, weight, task, distillation, random_state, searched)
+            known_rows = None if distillation is None else distillation.preparation
+            new = bind(self._new_network, X, weight, task, like, exact, generator, known_rows)
             module, scaler, fitted = best_network(map(new, choices), X, target, weight, task)
         if distillation is not None:
             distillation.check(task)
-            if not again:
-                distillation.begin(module)
+            distillation.begin(module, again)
         if X_unlabeled is not None:
             X, target, weight = self._with_unlabeled(X_unlabeled, X, target, weight)
-        lesson = Lesson(module, scaler, task, distillation, self._searches)
-        fitted |= {"module_": module, "_scaler": scaler, "_task": task, "_like": like}
-        known = fitted | task.fitted  # predictions need no more
+        lesson = Lesson(module, scaler, task, distillation, searched)
+        known = fitted | lesson.fitted | {"_like": like}  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
         data, diverged = lesson.tensors(X, target, weight), None
         net = self._net if again and partial else None
@@ -129,7 +118,7 @@ class BaseNetwork(DEQEstimator):
             if lesson.begins_solved and not again:
                 keys = keys_of(X)
                 lesson.begin_readout(module, *data, keys)
-                if self.train == "auto" and not (valid or partial or self.callbacks):
+                if not (valid or partial or self.callbacks):
                     last = self._last(lesson, data, keys, batch_size, max_epochs, generator)
             if self._solves_readout or last == 0:
                 fitted = self._fit_readout(lesson, *data, begin)
@@ -143,10 +132,18 @@ class BaseNetwork(DEQEstimator):
             for name, value in (known | fitted).items():
                 setattr(self, name, value)
             if distillation is not None:
-                chosen = to_tensor(given) if X_val is None else valid[0]
-                self.agreement_ = distillation.agreement(self, chosen)
+                rows = to_tensor(given) if X_val is None else valid[0]
+                self.agreement_ = distillation.agreement(self, rows)
             self._complain(diverged, lesson)
         return self
+
+    def _lesson_rows(self, X, y, sample_weight, classes, again):
+        """The task, and rows of positive weight, their targets and weights of mean one."""
+        X, y, weight = _weighted_rows(X, y, sample_weight)
+        task = self._task if again else self._new_task(y, classes)
+        target = task.encode(y).to(X.device)
+        weight = _mean_one(task.weigh(target, weight, getattr(self, "class_weight", None)))
+        return task, X, target, weight
 
     def _validate(self, X, y, *, reset):
         return validate_data(
@@ -205,9 +202,9 @@ class BaseNetwork(DEQEstimator):
         more = rows, unused, weight.new_ones(len(rows))
         return [torch.cat(pair) for pair in zip((X, target, weight), more, strict=True)]
 
-    @property
-    def _searches(self):
-        return self.hyperparameters == "loo"
+    def _searches(self, n_rows):
+        """Whether what is "auto" is searched for; larger tables suit training from scratch."""
+        return self.hyperparameters == "loo" and n_rows <= _MOST_SEARCHED
 
     @property
     def _solves_readout(self):
@@ -220,18 +217,18 @@ class BaseNetwork(DEQEstimator):
         names |= {name: getattr(self, name) for name in NETWORK_PARAMETERS if name != "input_var"}
         return {k: v for k, v in names.items() if not isinstance(v, str) or v != "auto"}
 
-    def _choose(self, X, target, weight, task, distillation, random_state):
+    def _choose(self, X, target, weight, task, distillation, random_state, searched):
         """Choices of what is "auto": the teacher's, searched, or the paper's."""
         if distillation is not None:
             return [distillation.choice(self._given())]
         return choose(
             X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
-            candidates=self._candidates if self._searches else None, classify=not self._numeric,
+            candidates=self._candidates if searched else None, classify=not self._numeric,
             encoding=self.encoding, feature_weights=self.feature_weights == "auto",
-            seed=random_state.randint(np.iinfo(np.int32).max) if self._searches else 0,
+            seed=random_state.randint(np.iinfo(np.int32).max) if searched else 0,
         )  # fmt: skip
 
-    def _new_network(self, X, weight, task, like, exact, generator, choice, preparation):
+    def _new_network(self, X, weight, task, like, exact, generator, preparation, choice):
         """A network for these rows, what prepares them, and fitted attributes it comes with.
 
         `exact` says that float64 costs little; `preparation`, if not None, is to be that of rows.
@@ -275,9 +272,11 @@ class BaseNetwork(DEQEstimator):
         )  # fmt: skip
 
     def _last(self, lesson, data, keys, batch_size, max_epochs, generator):
-        """The epoch that train="auto" is to end with, None for max_epochs."""
+        """The epoch that is to be the last, None for max_epochs."""
         from .training import train
 
+        if self.train == "all":
+            return None
         if lesson.distillation is not None:
             return 0 if lesson.distillation.is_ridge else None
         if len(keys) < self._fewest_trained:

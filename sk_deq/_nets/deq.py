@@ -27,7 +27,7 @@ class DEQFeatures:
     # peak rate and weight decay: on labels, and from the start that the search gives
     _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0)}
     _candidates = OF_NETWORKS
-    _fewest_trained = 400  # rows; on fewer training changed little and takes ten times as long
+    _fewest_trained = 1000  # rows; on fewer training changed little and takes ten times as long
 
     def _given(self):
         """The parameters that are not "auto"; features of random weights have the CK."""
@@ -39,8 +39,9 @@ class DEQFeatures:
         activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
-        narrow = self._searches and self.width < _WIDE
-        contract = narrow or not (self._solves_readout or self._searches)
+        searched = self._searches(len(X))
+        narrow = searched and self.width < _WIDE
+        contract = narrow or not (self._solves_readout or searched)
         if contract and not narrow and gain > _TOLD_FROM * MAX_GAIN:
             warn(
                 f"recurrent_var={recurrent_var} makes the layer expand distances by up to "

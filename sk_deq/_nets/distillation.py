@@ -107,14 +107,14 @@ class Distillation:
         return module.features.input_weight.shape == source.input_weight.shape
 
     @torch.no_grad()
-    def begin(self, module):
-        """Have a network of the teacher's size begin with its weights.
+    def begin(self, module, again):
+        """Have a network of the teacher's size begin with its weights, unless it goes on.
 
         Its input weights U make pre-activations u, up to the factor that the match takes out. Every
         further layer begins as I + W, W the recurrent weight: that is an iteration of the DEQ, as
         far as u can be read from its activation. The match keeps all scales.
         """
-        if not self.is_of_size(module):
+        if again or not self.is_of_size(module):
             return
         recurrent_var, input_var = self.teacher.recurrent_var_, self.teacher.input_var_
         source, features = self.teacher.module_.features, module.features

@@ -147,7 +147,7 @@ class ExplicitFeatures:
             setting = "center=False cannot be matched: matching='high_dim'"
             require_high_dim(spec.center, 0.0, kernel, setting, "matching='exact'")
             # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
-            matched = "ck" if self._solves_readout or self._searches else kernel
+            matched = "ck" if self._solves_readout or self._searches(len(X)) else kernel
             match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
             features = ExplicitNetwork(*size, match.layers, tau0=scaler.tau0_ or 1.0, **options)
         return features, {"match_": match, "kernel_": kernel}

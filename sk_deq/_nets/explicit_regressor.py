@@ -41,7 +41,8 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
         rows, as in the kernel ridge estimators, among kernels that the network can have (a DEQ:
         conjugate kernels); those that are given stay. The readout then begins at the ridge solution
-        with the least leave-one-out error. None: the paper's activation "relu", recurrent_var=0.2,
+        with the least leave-one-out error. None, and "loo" with more than 5,000 rows, which serve a
+        network trained from scratch better: the paper's activation "relu", recurrent_var=0.2,
         bias_var=0.0, center=True and scaling "rms".
     encoding : {"auto", "quantile", "bins", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
@@ -59,10 +60,10 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays (a DEQ: of at least 400 rows): a copy
-        is trained on four fifths of the rows, and the epoch with the least loss on the others is
-        the last, which may be none. It is "all" with hyperparameters=None, callbacks, or rows to
-        stop early on.
+        after a search, every weight is trained where it pays (a DEQ: of at least 1,000 rows); a
+        copy is trained on four fifths of the rows, and the epoch with the least loss on the others
+        is the last, which may be none. It is "all" without a search, with callbacks, and with rows
+        to stop early on.
     teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;

@@ -28,6 +28,12 @@ class Lesson:
             and (distillation.is_ridge or isinstance(module.features, ExactNetwork))
         )
 
+    @property
+    def fitted(self):
+        """Attributes of an estimator that learned it."""
+        own = {"module_": self.module, "_scaler": self.scaler, "_task": self.task}
+        return own | self.task.fitted
+
     def tensors(self, X, target, weight):
         """Scaled rows, what they are to give, and weights, as the network takes them."""
         if self.distillation is None:

@@ -41,7 +41,9 @@ def is_ntk_of_training_all(network):
     matched = isinstance(getattr(network, "match_", None), MatchResult)
     if not isinstance(network, BaseNetwork) or not matched:
         return False
-    return network.kernel_ == "ntk" and not (network._solves_readout or network._searches)
+    return network.kernel_ == "ntk" and not (
+        network._solves_readout or hasattr(network, "encoding_")
+    )
 
 
 def kernels_of(estimator, X):
