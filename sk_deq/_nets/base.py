@@ -80,8 +80,7 @@ class BaseNetwork(DEQEstimator):
         """Fit, or go on fitting; what was fitted before is as it was until all has gone well."""
         again = hasattr(self, "module_") and (partial or self.warm_start)
         require_resumable(self, partial)
-        if self._solves_readout:
-            self._refuse_for_readout(X_val, partial)
+        self._refuse_for_readout(X_val, partial)
         distillation = self._distillation(X_unlabeled is not None)
         X, y = self._validate(X, y, reset=not again)
         like, given, y_given = prototype(X), X, y
@@ -153,6 +152,8 @@ class BaseNetwork(DEQEstimator):
 
     def _refuse_for_readout(self, X_val, partial):
         """Raise a ValueError for what the solution of a convex problem has no use for."""
+        if not self._solves_readout:
+            return
         if partial:
             raise ValueError(
                 "partial_fit needs train='all': train='readout' solves for all the rows at once."
