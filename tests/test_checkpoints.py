@@ -234,6 +234,7 @@ def test_a_full_disk_keeps_the_last_file(tmp_path):
     assert_same_end(model.fit(X, y), whole)
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed(tmp_path):
     """SIGKILL at random moments; ``--kills 20`` takes a few minutes."""
     if not hasattr(os, "fork"):

@@ -50,7 +50,7 @@ def weight_equivalence_of_batches(estimator):
 
 
 @parametrize_with_checks(
-    [tiny(name, batch_size=4, hyperparameters=None) for name in NETWORKS],
+    [tiny(name, width=8, batch_size=4, hyperparameters=None) for name in NETWORKS],
     expected_failed_checks=weight_equivalence_of_batches,
 )
 def test_checks_with_small_batches(estimator, check):
@@ -66,7 +66,7 @@ def test_small_batches_are_weighted_in_the_mean(name):
     weight = np.tile([1, 3], 4)
 
     def predictions(X, y, sample_weight, max_epochs, seeds):
-        params = {"batch_size": 4, "weight_decay": 0.0, "max_epochs": max_epochs}
+        params = {"width": 8, "batch_size": 4, "weight_decay": 0.0, "max_epochs": max_epochs}
         params["hyperparameters"] = None
         fits = (tiny(name, **params).set_params(random_state=s) for s in seeds)
         return [m.fit(X, y, sample_weight).predict([[0.5]])[0] for m in fits]

@@ -14,6 +14,8 @@ from test_inputs import data_for
 from tiny import SETTINGS, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"max_epochs": 2, "hyperparameters": None}
 METHODS = "predict", "predict_proba", "decision_function", "transform"
 

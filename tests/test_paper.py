@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from test_examples import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 PAPER = ROOT / "examples" / "paper"
 

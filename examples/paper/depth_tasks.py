@@ -45,7 +45,9 @@ def data(task, k, n, seed):
 
 @cache
 def fitted_deq(task, k, seed, n, width):
-    return DEQClassifier(width=width, random_state=seed).fit(*data(task, k, n, seed))
+    return DEQClassifier(width=width, hyperparameters=None, random_state=seed).fit(
+        *data(task, k, n, seed)
+    )
 
 
 def measure(n, width, task, k, seed, model):

@@ -99,7 +99,8 @@ def fitted(system, activation, model, seed, n, width):
     X = SYSTEMS[system][2](x)
     if model == "kernel ridge":
         return DEQKernelRidge(1e-6, activation="tanh", hyperparameters=None).fit(X, change)
-    deq = DEQRegressor(width=width, activation=activation, max_epochs=40, random_state=seed)
+    spec = {"width": width, "activation": activation, "hyperparameters": None}
+    deq = DEQRegressor(**spec, max_epochs=40, random_state=seed)
     if model == "DEQ":
         return deq.fit(X, change)
     deq = fitted(system, activation, "DEQ", seed, n, width)

@@ -181,6 +181,10 @@ class GatedNetwork:
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name != "_spans"}
 
+    def __deepcopy__(self, memo):
+        """The same: nothing changes it."""
+        return self
+
     @single_thread()
     def _extended(self, norms):
         """f_kj at other norms (m,), from B_k(n, node) = sum_j f_kj(n) f_kj(node), j orthogonal."""

@@ -43,7 +43,7 @@ class ConvergenceDisplay(Display):
     >>> from sk_deq.inspection import ConvergenceDisplay
     >>> X, y = load_wine(return_X_y=True)
     >>> X = scale(X)
-    >>> deq = DEQClassifier(width=64, max_epochs=5, random_state=0).fit(X, y)
+    >>> deq = DEQClassifier(width=64, hyperparameters=None, max_epochs=5, random_state=0).fit(X, y)
     >>> display = ConvergenceDisplay.from_estimator(deq, X[:50], n_iter=12)
     >>> bool(display.residuals["picard"][-1] < 0.01)
     True
