@@ -179,8 +179,13 @@ def test_an_exact_network_is_differentiable():
     match = KernelMatcher(activation="tanh", matching="exact", random_state=0).fit(x).match_
     network = ExactNetwork(6, 32, match, bias_var=0.1, dtype=torch.float64,
                            generator=torch.Generator().manual_seed(1))  # fmt: skip
+    x.requires_grad_()
     loss = network(x).square().sum()
     loss.backward()
+    with torch.no_grad():  # through the direction of a row and through its norm
+        move = 1e-2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).double()
+        values = [float(network(x + s * move).square().sum()) for s in (0.5, -0.5)]
+    assert float((x.grad * move).sum()) == pytest.approx(values[0] - values[1], rel=1e-2)
     weight, step = network.input_weight, 1e-3  # the table is linear between points
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)).double()
     slope = float((weight.grad * direction).sum())

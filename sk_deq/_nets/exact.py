@@ -43,6 +43,13 @@ class ExactNetwork(nn.Module):
     input_weight : Parameter of shape (width, in_features)
     bias : Parameter of shape (width,)
 
+    Raises
+    ------
+    TypeError
+        If `match` is not a GatedNetwork.
+    ValueError
+        If another argument is out of range; from ``forward``, if a row has no stable fixed point.
+
     References
     ----------
     Simon, Anand, DeWeese, "Reverse Engineering the Neural Tangent Kernel", ICML 2022, arXiv
@@ -94,6 +101,7 @@ class ExactNetwork(nn.Module):
         Returns
         -------
         Tensor of shape (n_samples, width)
+            Differentiable in x and the parameters.
         """
         # the constant coordinate is appended, not squared and added: squares may overflow
         norms = row_norms(nn.functional.pad(x.double(), (0, 1), value=self.bias_var**0.5))

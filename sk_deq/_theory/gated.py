@@ -133,7 +133,7 @@ class GatedNetwork:
         for k in index.unique().tolist():
             rows = torch.nonzero(index == k)[:, 0]
             if k:  # a row without a fixed point is named, no node
-                self.pair.rows(torch.stack(norms[rows].aminmax()).cpu())
+                self.pair.rows(torch.stack(norms[rows].detach().aminmax()).cpu())
             yield self._span(k), rows
 
     def _span(self, index):
