@@ -229,7 +229,8 @@ class Reader:
             module.register_buffer(name, buffer)
         for name, child in self.read(tree["modules"]).items():
             module.add_module(name, child)
-        return module.train(tree["training"])
+        module.training = tree["training"]  # of this one: its parts have their own
+        return module
 
     def _read_object(self, tree):
         cls, state = _class(tree, object), self.read(tree["state"])

@@ -83,7 +83,7 @@ def test_size_does_not_grow_with_the_rows(name, tmp_path):
     X, y = data_for(name)
     sizes = []
     for times in (1, 20):
-        model = tiny(name, max_epochs=1, dtype="float32").fit(
+        model = tiny(name, train="all", max_epochs=1, dtype="float32").fit(
             np.tile(X, (times, 1)), np.tile(y, times)
         )
         save(model, tmp_path / "model")

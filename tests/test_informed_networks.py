@@ -122,6 +122,7 @@ def test_training_begins_at_the_ridge_solution(network):
     trained = clone(ridge).set_params(train="all", lr=1e-12, max_epochs=1).fit(X, y)
     np.testing.assert_allclose(trained.predict(X), ridge.predict(X), rtol=1e-3)
     assert "train_loss" in trained.history_[0] and "train_loss" not in ridge.history_[0]
+    assert not any(m.training for model in (ridge, trained) for m in model.module_.modules())
 
 
 def test_a_student_takes_the_encoding_and_weights_of_its_teacher():

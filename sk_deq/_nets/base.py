@@ -26,7 +26,7 @@ from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .lesson import Lesson, best_network, keys_of, scaled_rows
+from .lesson import Lesson, best_network, keys_of, scaled_rows, set_readout
 from .pays import epochs_that_pay
 from .resumable import require_resumable
 from .starts import TRAINING_TOL
@@ -325,24 +325,24 @@ class BaseNetwork(DEQEstimator):
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
 
     def _fit_readout(self, lesson, rows, target, weight, begin):
-        """Leave the random features as they are and solve for the readout."""
+        """Leave the random features as they are; solve for the readout, if that is not yet done."""
         told, start, statistics = begin(), time.perf_counter(), SolverStatistics()
-        features, readout = lesson.module.features, lesson.module.readout
-        with reported_to(features, statistics):
-            Z = forward_in_passes(features, rows)
-        n_iter = 1
-        if not lesson.begins_solved:
+        features, readout, n_iter = lesson.module.features, lesson.module.readout, 1
+        lesson.module.eval()
+        if lesson.begins_solved:
+            solved = lesson.start
+        else:
+            with reported_to(features, statistics):
+                Z = forward_in_passes(features, rows)
             decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
             Z = Z.double().cpu().numpy()  # whatever the network's dtype: solvers want precision
             weights, bias, n_iter = lesson.task.solve_readout(
                 Z, target.cpu().numpy(), weight.double().cpu().numpy(), decay * len(Z)
             )
-            with torch.no_grad():
-                readout.weight.copy_(to_tensor(weights))
-                readout.bias.copy_(to_tensor(bias))
+            set_readout(readout, to_tensor(weights), to_tensor(bias))
+            solved = {"seconds": time.perf_counter() - start, **statistics.summary()}
         told.end()
-        epoch = {"epoch": 1, "seconds": time.perf_counter() - start, **statistics.summary()}
-        return {"n_iter_": n_iter, "_net": None, **_reported([epoch])}
+        return {"n_iter_": n_iter, "_net": None, **_reported([{"epoch": 1, **solved}])}
 
     def _complain(self, diverged, lesson):
         """Warn of what went wrong; `diverged` is the loss gone back to, if one was not finite."""
@@ -355,7 +355,7 @@ class BaseNetwork(DEQEstimator):
                 ConvergenceWarning,
             )
         elif epoch.get("fixed_point_failures"):
-            tol = self.tol if self._solves_readout else max(self.tol, TRAINING_TOL)
+            tol = max(self.tol, TRAINING_TOL) if "train_loss" in epoch else self.tol
             warn(
                 f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
                 f"converge: largest relative residual {epoch['fixed_point_residual']:.1e}, "

@@ -1,10 +1,12 @@
 """What a network learns from which rows, and where that begins."""
 
+import time
+
 import torch
 
 from .._row_keys import first_copies, row_keys
 from .._torch import make_generator, to_tensor
-from .evaluation import forward_in_passes
+from .evaluation import SolverStatistics, forward_in_passes, reported_to
 from .exact import ExactNetwork
 from .readout import solve_left_out
 
@@ -47,7 +49,7 @@ class Lesson:
     def begin_readout(self, module, rows, target, weight, keys):
         """Solve for the readout of a network in closed form, the penalty chosen by leave-one-out.
 
-        Returns the mean squared error of rows when left out.
+        Returns the mean squared error of rows when left out; `start` is then what to tell of it.
 
         Parameters
         ----------
@@ -58,18 +60,26 @@ class Lesson:
         keys : tensor of shape (n,)
             Of the rows, see `row_keys`.
         """
-        Z = forward_in_passes(module.features, rows).double().cpu()
+        begin, statistics = time.perf_counter(), SolverStatistics()
+        with reported_to(module.features, statistics):
+            Z = forward_in_passes(module.features, rows).double().cpu()
         Z = Z[first_copies(keys)]  # copies of a row may have been rounded apart
         target, weight = target.cpu(), weight.double().cpu()
         if self.distillation is None:
             weights, bias, error = self.task.solve_left_out(Z, target, weight, keys)
         else:
             weights, bias, _, error = solve_left_out(Z, target.double(), weight, keys)
-        readout = module.readout
-        with torch.no_grad():
-            readout.weight.copy_(weights.to(readout.weight))
-            readout.bias.copy_(bias.to(readout.bias))
+        set_readout(module.readout, weights, bias)
+        if module is self.module:
+            self.start = {"seconds": time.perf_counter() - begin, **statistics.summary()}
         return error
+
+
+@torch.no_grad()
+def set_readout(readout, weights, bias):
+    """Give a Linear module these weights (n_outputs, width) and bias (n_outputs,)."""
+    readout.weight.copy_(weights.to(readout.weight))
+    readout.bias.copy_(bias.to(readout.bias))
 
 
 def scaled_rows(module, scaler, X):
