@@ -104,10 +104,10 @@ class Data:
                 near or _NEAR, lambda alpha: self.errors_at(K.clone(), level * alpha)
             )
             return Score(level * relative, relative, *found)
-        relative = ALPHAS if self.alphas is None else np.asarray(self.alphas) / level
-        alphas = level * relative
+        alphas = level * ALPHAS if self.alphas is None else np.asarray(self.alphas)
         predictions = leave_one_out(K, self.y, self.w, alphas, _PRECISION)
-        return Score(alphas, relative, *errors_of(predictions, self.y, self.w, self.classify))
+        errors = errors_of(predictions, self.y, self.w, self.classify)
+        return Score(alphas, alphas / level, *errors)
 
 
 def _around(near, errors_at):
