@@ -41,6 +41,13 @@ def resolve_device(device="auto"):
     return device
 
 
+def devices_like(device):
+    """The devices that share work meant for one: all GPUs for "cuda", itself for any other."""
+    if str(device) != "cuda":
+        return [torch.device(device)]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
 def present_device(name):
     """The device of that name, or the nearest that this machine has, for what was fitted elsewhere.
 

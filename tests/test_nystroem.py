@@ -14,8 +14,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq._ridge import base, fit
 from sk_deq._row_keys import row_keys
+from sk_deq._solve import nystroem
 from sk_deq._solve.nystroem import landmarks_and_held_out
-from sk_deq._torch import make_generator
+from sk_deq._torch import devices_like, make_generator
 from sk_deq.kernels import deq_kernel
 
 # the paper's DEQ: all of it is given, so that nothing is searched
@@ -66,6 +67,31 @@ def test_it_is_the_least_squares_solution_on_the_landmarks(tile, monkeypatch):
     assert model.solver_ == "nystroem" and model.X_fit_.shape == (30, 4)
     expected = _dense(X, model.X_fit_, y, w, 0.3, model.tau0_)
     np.testing.assert_allclose(model.predict(X), expected(X), rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("alpha", [0.3, [0.1, 1.0]])
+@pytest.mark.parametrize("n_devices", [2, 7])
+def test_several_devices_share_the_pass_over_rows(alpha, n_devices, monkeypatch):
+    monkeypatch.setattr("sk_deq._solve.nystroem.tile_rows", lambda n_columns: 50)
+    X, y, w = _data()
+    one = ridge(alpha, solver="nystroem", n_components=30, random_state=0).fit(X, y, w)
+    passes = []
+    accumulate = nystroem.accumulate
+    monkeypatch.setattr(
+        nystroem, "accumulate", lambda *a, **k: passes.append(len(a[2])) or accumulate(*a, **k)
+    )
+    monkeypatch.setattr(fit, "devices_like", lambda device: [torch.device(device)] * n_devices)
+    several = clone(one).fit(X, y, w)
+    assert len(passes) == n_devices and sum(passes) == len(X)
+    assert several.alpha_ == one.alpha_
+    np.testing.assert_allclose(several.predict(X), one.predict(X), rtol=1e-9, atol=1e-9)
+
+
+def test_all_gpus_share_what_is_meant_for_cuda_and_one_that_is_named_is_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [str(device) for device in devices_like("cuda")] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [str(device) for device in devices_like("cuda:1")] == ["cuda:1"]
+    assert [str(device) for device in devices_like("cpu")] == ["cpu"]
 
 
 @pytest.mark.parametrize("solver", ["nystroem", "cg"])

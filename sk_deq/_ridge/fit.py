@@ -17,6 +17,7 @@ from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
 from .._state import storable
+from .._torch import devices_like
 from .._warn import warn
 from .checkpoints import checkpoint_of_sums
 from .intervals import OutOfSample, residuals_out_of_sample
@@ -295,7 +296,9 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
             return kernel.rows(X[part] if isinstance(part, slice) else take(X, part))
 
         kept = checkpoint_of_sums(config, features, rows)
-        return solve_nystroem(features, tile, y, w, alphas, held_out, kept), landmarks
+        devices = devices_like(config.device)
+        solution = solve_nystroem(features, tile, y, w, alphas, held_out, kept, devices)
+        return solution, landmarks
     fitted = FittedRows(kernel, X)
     held_out = None if held_out is None else held_out.to(fitted.scaled.device)
     solution = solve_cg(

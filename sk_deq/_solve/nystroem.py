@@ -8,6 +8,8 @@ The normal equations in R^T c need only sums over rows, sum_i w_i phi_i phi_i^T 
 rows pass by in tiles, and memory is that of a few m x m matrices, however many rows there are.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -95,6 +97,12 @@ class Features:
         K = self.kernel(self.landmarks, rows)
         return torch.linalg.solve_triangular(self._working, K, upper=False)
 
+    def on(self, device):
+        """The same for rows on another device."""
+        same = copy(self)
+        same.landmarks, same._working = self.landmarks.to(device), self._working.to(device)
+        return same
+
     def dual_coef(self, beta):
         """Coefficients of k(., L) for coefficients (m, n_outputs) of the features."""
         return torch.linalg.solve_triangular(self.factor.T, beta, upper=True)
@@ -176,7 +184,7 @@ def tile_rows(n_columns):
     return max(1024, _TILE // n_columns)
 
 
-def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None):
+def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None, devices=()):
     """Solve for the alpha with the least error on the held-out rows; then with all rows.
 
     Parameters
@@ -192,6 +200,8 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None):
         Needed if there are several alphas.
     kept : Checkpoint, default=None
         Where the sums are kept on the way.
+    devices : sequence of torch.device
+        Those that share the pass over rows, where there are several and nothing is kept.
 
     Returns
     -------
@@ -199,7 +209,10 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None):
         Its predictions are those of the held-out rows by the model of all others.
     """
     center = w @ y / w.sum()
-    sums = accumulate(features, rows, y - center, w, held_out, kept)
+    if len(devices) > 1 and kept is None:
+        sums = accumulate_on(devices, features, rows, y - center, w, held_out)
+    else:
+        sums = accumulate(features, rows, y - center, w, held_out, kept)
     solution, (beta, constant) = solve_sums(features, sums, alphas, center)
     if held_out is None:
         return solution
@@ -241,6 +254,27 @@ def accumulate(features, rows, y, w, held_out=None, kept=None):
                 state = {"begin": start + size, "sums": sums}
                 kept.offer(state, last=start + size >= len(y))
             step()
+    return sums
+
+
+def accumulate_on(devices, features, rows, y, w, held_out=None):
+    """As `accumulate`, each device with a share of the rows, in a thread of its own."""
+    size = -(-len(y) // len(devices))
+
+    def share(start, device):
+        mine = slice(start, min(start + size, len(y)))
+
+        def tile(part):
+            return rows(slice(start + part.start, min(start + part.stop, mine.stop))).to(device)
+
+        left_out = None if held_out is None else held_out[mine]
+        return accumulate(features.on(device), tile, y[mine], w[mine], left_out)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        sums, *others = pool.map(share, range(0, len(y), size), devices)
+    sums = [part.to(features.landmarks.device) for part in sums]
+    for other in others:
+        sums = [one.merged(two.to(one.gram.device)) for one, two in zip(sums, other, strict=True)]
     return sums
 
 
