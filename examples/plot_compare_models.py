@@ -65,6 +65,8 @@ for axis, key, sign, label in zip(
     axis.boxplot([sign * result[key] for result in scores.values()], orientation="horizontal")
     axis.set(xlabel=label)
 axes[0].set_yticks(range(1, len(models) + 1), models)
+axes[0].set_title("further right is better")
+axes[1].set_title("further left is better")
 axes[0].invert_yaxis()
 plt.show()
 

@@ -16,7 +16,7 @@ ten measurements.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.inspection import PartialDependenceDisplay, permutation_importance
 from sklearn.model_selection import train_test_split
 
@@ -35,19 +35,25 @@ print(compared[["kernel", "recurrent_var", "encoding", "feature_weights", "rank"
 # %%
 # Which columns
 # -------------
-# Weights tell how finely the model resolves a column: one of weight 0 is not seen. All are 1 where
-# weights did not lower the errors by more than a tenth. ``permutation_importance`` tells how much
-# the score on new rows falls when a column is shuffled, and needs no weights.
+# ``permutation_importance`` tells how much the score on new rows falls when a column is shuffled.
+# The weights of the features tell how finely the model resolves a column: one of weight 0 is not
+# seen. For these patients all are 1, since others did not lower the errors by more than a tenth.
+# On the right they are for a table whose target bends most in the first two columns.
 
 importance = permutation_importance(model, X_test, y_test, n_repeats=3, random_state=0)
 order = np.argsort(-importance.importances_mean)
+print("weights:", model[-1].feature_weights_)
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-FeatureWeightsDisplay.from_estimator(model, ax=axes[0])
-axes[1].barh(
+axes[0].barh(
     X.columns[order], importance.importances_mean[order], xerr=importance.importances_std[order]
 )
-axes[1].invert_yaxis()
-axes[1].set_xlabel("loss of R2 when shuffled")
+axes[0].invert_yaxis()
+axes[0].set(xlabel="loss of R2 when shuffled", title="bmi and s5 matter most")
+
+table, values = make_friedman1(400, n_features=10, noise=1.0, random_state=0)
+other = make_tabular_pipeline(DEQKernelRidge(random_state=0)).fit(table, values)
+FeatureWeightsDisplay.from_estimator(other, ax=axes[1])
+axes[1].set_title("x0 and x1 are resolved finely")
 plt.show()
 
 # %%
@@ -82,5 +88,6 @@ for color, label, part in [("C0", "within", inside), ("C3", "outside", ~inside)]
     shown = part.to_numpy()[rank]
     axis.plot(np.flatnonzero(shown), y_test.to_numpy()[rank][shown], ".", color=color, label=label)
 axis.set(xlabel="new patients, by prediction", ylabel="progression of diabetes")
+axis.set_title("Nine in ten lie within their interval")
 axis.legend()
 plt.show()

@@ -64,8 +64,8 @@ def _warn_of_scales(estimator, X):
     names = getattr(estimator, "feature_names_in_", range(X.shape[1]))
     small, large = (names[int(columns[i])] for i in (low, high))
     warn(
-        f"Columns differ much in scale: the variance of {large!r} is {ratio:.0e} times that of "
-        f"{small!r}, which then hardly counts. Scale them, by make_pipeline(StandardScaler(), "
+        f"Columns differ much in scale: the variance of column {large!r} is {ratio:.0e} times that "
+        f"of {small!r}, which then hardly counts. Scale them, by make_pipeline(StandardScaler(), "
         f"{type(estimator).__name__}()) or {_REMEDY}.",
         UserWarning,
     )

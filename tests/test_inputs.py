@@ -257,6 +257,14 @@ def test_from_deq_of_a_pipeline_says_how(name):
     pipeline = make_pipeline(StandardScaler(), tiny(f"DEQ{name}", max_epochs=1))
     with pytest.raises(TypeError, match=rf"{explicit.__name__}.from_deq\(pipeline\[-1\]\)"):
         explicit.from_deq(pipeline)
+    with pytest.raises(
+        TypeError, match=rf"{explicit.__name__}.from_kernel_ridge\(pipeline\[-1\]\)"
+    ):
+        explicit.from_kernel_ridge(pipeline)
+    with pytest.raises(TypeError, match=r"teacher=pipeline\[-1\]"):
+        explicit(teacher=pipeline).fit(*load_iris(return_X_y=True))
+    with pytest.raises(TypeError, match="from_deq takes a DEQ"):
+        explicit.from_kernel_ridge(pipeline[-1])
     X, y = load_iris(return_X_y=True)
     explicit = explicit.from_deq(pipeline[-1], max_epochs=1)  # as the message says
     make_pipeline(clone(pipeline[:-1]), explicit).fit(X, y)

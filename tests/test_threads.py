@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_deq import DEQKernelRidge, KernelMatcher
+from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
 from sk_deq._torch import single_thread
 from sk_deq.kernels import DEQKernel, deq_kernel
 from sk_deq.theory import match_explicit, sphere_series
@@ -63,3 +63,24 @@ def test_whatever_runs_beside_keeps_its_threads(three_threads, name):
     for work in running:
         work.result()
     assert seen == {3} and set(after) == {3} and in_a_new_thread() == 3
+
+
+def test_a_search_of_few_rows_takes_one_thread(three_threads, monkeypatch):
+    # where others use the processor, threads that wait for each other take a hundred times as long
+    seen = {}
+
+    def record(module, name):
+        function = getattr(module, name)
+
+        def recorded(*arguments, **keywords):
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, recorded)
+
+    record(torch, "searchsorted")
+    record(torch.linalg, "cholesky_ex")
+    rows = np.random.default_rng(0).normal(size=(250, 3))
+    DEQKernelRidgeClassifier().fit(rows, rows[:, 0] > 0)
+    assert seen == {"searchsorted": {1}, "cholesky_ex": {1}}
+    assert torch.get_num_threads() == 3

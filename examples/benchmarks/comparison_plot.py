@@ -109,13 +109,13 @@ def plot_comparison(table, *, models=None, colors=LIGHT):
     settings |= {"axes.edgecolor": colors["ink"], "axes.facecolor": colors["ground"]}
     settings |= {"xtick.color": colors["ink"], "ytick.color": colors["ink"]}
     with plt.rc_context(settings):
-        figure, ax = plt.subplots(figsize=(6, 4.8), layout="constrained")
+        figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
         figure.set_facecolor(colors["ground"])
         for mask, marker, size, kind in [(~ours, "o", 60, "peers"), (ours, "D", 110, "ours")]:
             part = summary[mask]
             ax.scatter(part.seconds, part.score, size, colors[kind], marker=marker, zorder=3)
         ax.set(xscale="log", xlabel="seconds to fit and predict, one core (log scale)")
-        ax.set_ylabel(f"mean accuracy on {n_sets} UCI data sets")
+        ax.set_ylabel(f"mean accuracy,\n{n_sets} UCI data sets")
         ax.set_title(headline(summary), loc="left", fontsize=14, fontweight="bold", wrap=True)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_major_formatter("{x:.2f}")

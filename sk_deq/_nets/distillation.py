@@ -23,6 +23,19 @@ def softened_cross_entropy(logits, teacher_logits):
     return _TEMPERATURE**2 * cross_entropy(logits / _TEMPERATURE, target)
 
 
+def wrong_type(name, given, wanted, call, remedy=""):
+    """The TypeError for an estimator that is not what is wanted, but may be the end of a pipeline.
+
+    `call` is what was called, with {} for the argument.
+    """
+    if hasattr(given, "named_steps"):
+        remedy = (
+            f"Take the step out: {call.format('pipeline[-1]')}, and put the result behind the same "
+            "steps, make_pipeline(clone(pipeline[:-1]), ...)."
+        )
+    return TypeError(f"{name} must be a {wanted}, got {type(given).__name__}. {remedy}".rstrip())
+
+
 class Distillation:
     """Learning from a teacher.
 
@@ -45,7 +58,7 @@ class Distillation:
         self.teacher = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
         if not isinstance(self.teacher, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"teacher must be a fitted {names}, got {type(self.teacher).__name__}.")
+            raise wrong_type("teacher", self.teacher, f"fitted {names}", "teacher={}")
         check_is_fitted(self.teacher)
         self.is_ridge = isinstance(self.teacher, kinds[1])
         self.classify = is_classifier(self.teacher)

@@ -16,7 +16,7 @@ from .._theory.gated import exact_match
 from .._theory.matching import solve_matching
 from .._theory.spec import deq_spec
 from .choice import NETWORK_PARAMETERS
-from .distillation import Distillation
+from .distillation import Distillation, wrong_type
 from .exact import ExactNetwork
 from .modules import ExplicitNetwork
 
@@ -53,13 +53,9 @@ class ExplicitFeatures:
         """
         kind = cls._teachers[0]
         if not isinstance(deq, kind):
-            remedy = ""
-            if hasattr(deq, "named_steps"):
-                remedy = (
-                    f" Take the step out: {cls.__name__}.from_deq(pipeline[-1]), and put the "
-                    "result behind the same steps, make_pipeline(clone(pipeline[:-1]), ...)."
-                )
-            raise TypeError(f"deq must be a {kind.__name__}, got {type(deq).__name__}.{remedy}")
+            other = f"{cls.__name__}.from_kernel_ridge takes a kernel ridge."
+            other *= isinstance(deq, cls._teachers[1])
+            raise wrong_type("deq", deq, kind.__name__, f"{cls.__name__}.from_deq({{}})", other)
         own = cls().get_params(deep=False)
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         copied.pop("checkpoint_dir")  # which is that of the other's training
@@ -98,7 +94,10 @@ class ExplicitFeatures:
         """
         kind = cls._teachers[1]
         if not isinstance(ridge, kind):
-            raise TypeError(f"ridge must be a {kind.__name__}, got {type(ridge).__name__}.")
+            other = f"{cls.__name__}.from_deq takes a DEQ."
+            other *= isinstance(ridge, cls._teachers[0])
+            call = f"{cls.__name__}.from_kernel_ridge({{}})"
+            raise wrong_type("ridge", ridge, kind.__name__, call, other)
         check_is_fitted(ridge)
         return cls(teacher=FrozenEstimator(ridge), **params)
 

@@ -13,6 +13,7 @@ import torch
 
 from .._scaling import standard_deviations
 from .._state import storable
+from .._torch import single_thread
 
 ENCODINGS = ("quantile", "bins", "plain")  # in this order
 MAX_NUMBERS = 100  # numeric columns that are encoded; more are pixels or spectra
@@ -43,6 +44,7 @@ class Encoding:
     blocks: torch.Tensor
     sources: torch.Tensor
 
+    @single_thread()
     def transform(self, X):
         """Encode a tensor (n, n_features) as (n, n_encoded), the plain columns first."""
         if not self.scores:
@@ -77,6 +79,7 @@ def plain_encoding(X):
     return Encoding("plain", (), _blocks(X), torch.arange(X.shape[1]))
 
 
+@single_thread()
 def fit_encodings(X, w, kinds=ENCODINGS):
     """The Encodings of these kinds that differ, for rows X (n, n_features) of weights w (n,)."""
     plain = plain_encoding(X)

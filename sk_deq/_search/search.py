@@ -13,7 +13,7 @@ from .._array_api import take
 from .._progress import out_of_time, stage
 from .._row_keys import merge_repeated_rows, smallest_keys
 from .._scaling import root_mean_square_norm
-from .._torch import to_tensor
+from .._torch import single_thread, to_tensor
 from .candidates import BIASES, CANDIDATES, is_angular, resolve, stable
 from .criterion import Data, Trial, compare, results_table
 from .encodings import Encoding, fit_encodings
@@ -127,7 +127,8 @@ def search_kernel(
     candidates = stable(resolve(given, candidates, [bias * unit for bias in BIASES]))
     few = [data.part(slice(_FEW_ROWS)) for data in tables]
     weigh = feature_weights and X.shape[1] > 1
-    with stage("search", len(candidates) + len(few) - 1 + 2 * weigh) as step:
+    n_steps = len(candidates) + len(few) - 1 + 2 * weigh
+    with single_thread(), stage("search", n_steps) as step:
         scored = _scored([(few[0], parameters) for parameters in candidates], step)
         n_first = len(scored)
         best = min(compare(scored), key=lambda trial: trial.criterion)

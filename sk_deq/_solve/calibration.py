@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from .._torch import single_thread
+
 _SMALLEST = 1e-3  # a positive temperature factor keeps the order of the decision values
 
 
@@ -27,6 +29,7 @@ def class_logits(decision, factor):
     return factor * _per_class(decision)
 
 
+@single_thread()
 def fit_temperature(decision, targets, sample_weight):
     """The factor with the least cross-entropy on out-of-sample decision values.
 
