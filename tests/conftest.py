@@ -21,9 +21,12 @@ EXTRAS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Skip what needs an extra that is not installed."""
+    """What is long is slow too; skip what needs an extra that is not installed."""
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
         for name, package in EXTRAS.items():
             if item.name.startswith(name) and find_spec(package) is None:
                 item.add_marker(pytest.mark.skip(reason=f"needs {package}"))

@@ -141,6 +141,7 @@ def test_estimators_hand_nothing_from_method_to_method(name):
                     assert fitted, f"{cls.__name__}.{method.name} sets {node.attr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_is_private_after_a_fit_is_the_state_of_the_fit(name):
     from test_inputs import data_for
@@ -170,6 +171,7 @@ def test_documented_defaults_are_those_of_the_signature(name):
         assert ast.literal_eval(documented[1]) == parameter.default, parameter.name
 
 
+@pytest.mark.slow
 def test_import_brings_nothing_that_only_a_fit_needs():
     late = ["skorch", "sklearn.linear_model", "sklearn.model_selection", "sklearn.compose"]
     late += ["sklearn.gaussian_process", "matplotlib"]

@@ -59,6 +59,7 @@ def no_copy_to_the_host():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_tensors_go_in_and_come_out(name, device, dtype):
@@ -130,6 +131,7 @@ def test_weights_and_class_weights_may_be_tensors(name):
     assert_allclose(out.numpy(), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_tensors_pass_through_model_selection(name):
     X, y = (torch.asarray(a) for a in IRIS)
@@ -152,6 +154,7 @@ def test_kernel_matcher_feeds_a_linear_model():
         assert isinstance(model.predict(X), torch.Tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_model_fitted_to_tensors_can_be_pickled(name):
     X, y = (torch.asarray(a) for a in data_for(name))

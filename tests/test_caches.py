@@ -49,6 +49,7 @@ class Curve:
         return torch.sin(t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_callables_are_let_go(use):
     fn = Curve()
@@ -60,6 +61,7 @@ def test_callables_are_let_go(use):
     assert [ref() for ref in gone] == [None, None]
 
 
+@pytest.mark.slow
 def test_tables_of_a_callable_are_made_once(monkeypatch):
     curve = Curve()
     first = deq_kernel(X, activation=curve)

@@ -91,6 +91,7 @@ def test_scores_of_every_epoch(name):
     assert np.array_equal(model.predict(X), trained(name, max_epochs=5).fit(X, y).predict(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DEQClassifier", "DEQKernelRidge"])
 def test_inside_a_search_with_workers(name, capsys):
     pytest.importorskip("rich", reason="scikit-learn's ProgressBar needs rich")

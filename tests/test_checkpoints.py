@@ -69,6 +69,7 @@ def assert_same_end(one, two):
         assert torch.equal(weights[name], expected[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"early_stopping": True, "n_iter_no_change": 2}])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_end_with_the_same_bits(name, parameters, tmp_path):
@@ -234,7 +235,7 @@ def test_a_full_disk_keeps_the_last_file(tmp_path):
     assert_same_end(model.fit(X, y), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_are_killed(tmp_path):
     """SIGKILL at random moments; ``--kills 20`` takes a few minutes."""
     if not hasattr(os, "fork"):

@@ -25,17 +25,20 @@ MORE_OF_TRANSFORMERS = [
 ]
 
 
+@pytest.mark.slow
 @parametrize_with_checks([tiny(name) for name in SETTINGS])
 def test_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("check", MORE)
 def test_more_checks(name, check):
     getattr(estimator_checks, check)(name, tiny(name))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 @pytest.mark.filterwarnings("ignore:X has feature names")
 @pytest.mark.parametrize("check", MORE_OF_TRANSFORMERS)
@@ -49,6 +52,7 @@ def weight_equivalence_of_batches(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
+@pytest.mark.long
 @parametrize_with_checks(
     [tiny(name, width=8, batch_size=4, hyperparameters=None) for name in NETWORKS],
     expected_failed_checks=weight_equivalence_of_batches,
@@ -58,6 +62,7 @@ def test_checks_with_small_batches(estimator, check):
         check(estimator)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["DEQRegressor", "EquivalentExplicitRegressor"])
 def test_small_batches_are_weighted_in_the_mean(name):
     # two targets at every row: the weights alone decide which one the prediction is closer to

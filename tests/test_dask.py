@@ -40,6 +40,7 @@ def cut(array, chunks):
     return da.from_array(array, chunks=(chunks, *array.shape[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", CUTS, ids=len)
 def test_given_landmarks_it_is_the_local_fit(chunks):
     given = {**FIXED, "solver": "nystroem", "landmarks": X[::10]}
@@ -82,6 +83,7 @@ def test_landmarks_are_the_rows_of_the_smallest_hashes(chunks):
     np.testing.assert_allclose(model.predict(X), local.predict(X), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_cuts_do_not_matter():
     found, probabilities = [], []
     for chunks in CUTS:
@@ -130,6 +132,7 @@ def test_chunks_without_rows_and_of_another_dtype():
         np.testing.assert_allclose(model.predict(whole), local.predict(whole), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told_with_its_chunk():
     bad = X.copy()
     bad[260] = np.nan
@@ -157,6 +160,7 @@ def test_what_is_wrong_is_told_with_its_chunk():
         DEQKernelRidgeClassifier(class_weight="balanced").fit(cut(X, (500,)), LABELS)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # distributed's own, of a worker that is gone
 def test_a_cluster_whose_worker_is_killed_and_a_search_on_it():
     chunks = (25,) * 20

@@ -52,6 +52,7 @@ def outputs(model, X):
     return model.predict_proba(X) if hasattr(model, "classes_") else model.predict(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 @pytest.mark.parametrize("train", ["all", "readout"])
 def test_learns(Estimator, train):
@@ -60,6 +61,7 @@ def test_learns(Estimator, train):
     assert model.score(X, y) > (0.95 if hasattr(model, "classes_") else 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 @pytest.mark.parametrize("batch_size", ["auto", 40])
 def test_same_random_state_gives_the_same_bits_and_nothing_global_changes(
@@ -74,6 +76,7 @@ def test_same_random_state_gives_the_same_bits_and_nothing_global_changes(
     assert not torch.equal(other.module_.readout.weight, models[0].module_.readout.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_integer_weights_equal_repeated_rows_in_full_batch(Estimator):
     X, y = data_for(Estimator)
@@ -128,6 +131,7 @@ def test_regression_readout_is_ridge():
     assert_allclose(model.predict(X), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_partial_fit_adds_epochs_to_the_same_network(Estimator):
     X, y = data_for(Estimator)
@@ -142,6 +146,7 @@ def test_partial_fit_adds_epochs_to_the_same_network(Estimator):
         Estimator(train="readout").partial_fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_partial_fit_after_fit_adds_one_epoch_at_the_constant_rate(Estimator):
     rates = []
@@ -398,6 +403,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights(batch_siz
     assert_allclose(model.predict(X), y.mean(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_long_training_at_a_high_learning_rate_stays_well_posed():
     X, y = IRIS
     with warnings.catch_warnings():
@@ -419,6 +425,7 @@ def test_a_recurrent_variance_that_cannot_be_kept_is_told():
         DEQClassifier(**SMALL, recurrent_var=0.5, train="readout").fit(*IRIS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_pickles_keep_predictions_and_do_not_grow_with_the_rows(Estimator):
     X, y = data_for(Estimator)
@@ -431,6 +438,7 @@ def test_pickles_keep_predictions_and_do_not_grow_with_the_rows(Estimator):
     assert again.n_iter_ == many.n_iter_ + 1
 
 
+@pytest.mark.slow
 def test_precision_follows_the_rows_that_fit_one_batch():
     X, y = IRIS
 
@@ -458,6 +466,7 @@ def test_multi_output_regression():
         assert model.score(X, both) > 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["all", "readout"])
 def test_one_class_two_classes_and_strings(train):
     X, y = IRIS
@@ -486,6 +495,7 @@ def test_errors_name_the_parameter():
             DEQClassifier(**{**SMALL, **params}).fit(*IRIS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["leaky_relu", "abs", "tanh", "erf", "sin", "elu", "gelu", "silu"])
 def test_every_activation_trains(name):
     model = DEQClassifier(
@@ -495,6 +505,7 @@ def test_every_activation_trains(name):
     assert model.score(*IRIS) > 0.95
 
 
+@pytest.mark.slow
 def test_defaults_on_wine_and_digits():
     for load, floor in [(load_wine, 0.95), (load_digits, 0.95)]:
         X, y = load(return_X_y=True)
@@ -520,6 +531,7 @@ def test_a_gpu_gives_what_the_cpu_gives(Estimator):
     assert_allclose(loaded.predict(X), there.predict(X), rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["all", "readout"])
 @pytest.mark.parametrize("regress", [True, False])
 def test_a_recurrent_variance_of_zero_is_a_network_of_one_layer(train, regress):

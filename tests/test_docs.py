@@ -161,6 +161,7 @@ def test_broken_links_are_found(tmp_path):
     assert list(broken_links(tmp_path)) == ["a.html: b.html#y", "a.html: c"]
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     """All but running the examples, which are tests of their own."""
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-D", "plot_gallery=0"]

@@ -36,6 +36,7 @@ def scaled_error(K, expected):
     return np.abs((K - expected) / scale[:, None] / scale).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_random_calls_against_slow_quadrature(name):
     """A call of `kernel_edges.py` for each activation."""
@@ -44,6 +45,7 @@ def test_random_calls_against_slow_quadrature(name):
     assert edges.check(X, spec, deq_kernel(X, **spec), rng) < 1e-9, spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_few_rows_take_no_time(name):
     """Near the largest recurrent_var, and for rows of very different norms."""
@@ -57,6 +59,7 @@ def test_few_rows_take_no_time(name):
         assert np.isfinite(K).all() and np.array_equal(K, K.T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tanh", "erf", "sin", "hard_tanh", "elu", "gelu", "softplus"])
 def test_rows_with_a_fixed_point_alone_have_one_together(name):
     X = np.array([[1.9, 0.0], [0.0, 1.7]])
@@ -68,6 +71,7 @@ def test_rows_with_a_fixed_point_alone_have_one_together(name):
         np.testing.assert_allclose(np.diag(K), alone, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["ck", "ntk"])
 @pytest.mark.parametrize("name", ["tanh", "silu", "sin"])
 def test_many_rows_near_the_limit_are_as_right_as_few(name, kernel):
@@ -139,6 +143,7 @@ def test_small_rows_have_the_linear_limit(name, center):
         assert scaled_error(K / size / size, expected) < 10 * size + 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["ck", "ntk_full"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_extreme_norms(name, kernel):

@@ -97,6 +97,7 @@ def test_an_identifier_does_not_ruin_a_table():
     assert scores[1] > scores[0] - 0.05
 
 
+@pytest.mark.slow
 def test_the_encoding_is_chosen_and_can_be_given():
     rng = np.random.default_rng(0)
     X = np.exp(2 * rng.normal(size=(300, 3)))
@@ -121,6 +122,7 @@ def test_many_numbers_and_rows_as_they_are_get_no_encoding():
     assert DEQKernelRidge(hyperparameters=None).fit(X[:, :3], X[:, 0]).encoding_ is None
 
 
+@pytest.mark.slow
 def test_the_total_weight_does_not_matter():
     X, y = load_diabetes(return_X_y=True)
     X = StandardScaler().fit_transform(X)
@@ -136,6 +138,7 @@ def test_the_total_weight_does_not_matter():
         np.testing.assert_allclose(p, classifier.predict_proba(X), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_more_rows_decide_between_smooth_and_rough():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(1100, 4))  # a value for each neighbourhood: only rough kernels do

@@ -39,12 +39,13 @@ def python_blocks(text, page):
     return [re.sub(r"^    ", "", block, flags=re.M) for block in blocks]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     assert run(path, cwd=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_code_blocks(page, tmp_path):
     for package in NEEDS.get(page, ()):
@@ -61,6 +62,7 @@ def test_code_blocks(page, tmp_path):
         assert any(abs(one - float(number)) < 0.02 for one in numbers), (number, printed)
 
 
+@pytest.mark.slow
 def test_comparison_plot(tmp_path):
     script = ROOT / "examples" / "benchmarks" / "comparison_plot.py"
     picture = tmp_path / "a.png"

@@ -51,6 +51,7 @@ def test_from_deq_copies_the_specification():
         EquivalentExplicitClassifier.from_deq(DEQRegressor())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, depth", [("relu", 2), ("tanh", 1), ("gelu", 2)])
 @pytest.mark.parametrize("kernel", ["ck", "ntk"])
 def test_the_network_starts_from_the_match(name, depth, kernel):
@@ -66,6 +67,7 @@ def test_the_network_starts_from_the_match(name, depth, kernel):
         assert model.match_.n_layers == depth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("input_scaling", ["rms", "sphere"])
 def test_in_high_dimension_the_matched_kernel_is_that_of_the_deq(input_scaling):
     errors = []
@@ -86,6 +88,7 @@ def test_in_high_dimension_the_matched_kernel_is_that_of_the_deq(input_scaling):
     assert errors[1] < errors[0] / 2
 
 
+@pytest.mark.slow
 def test_a_bias_enters_the_match_as_a_coordinate_of_the_input():
     X, y = load_diabetes(return_X_y=True)
     model = EquivalentExplicitRegressor(
@@ -101,6 +104,7 @@ def test_a_bias_enters_the_match_as_a_coordinate_of_the_input():
     assert float(model.module_.features.bias.detach().var()) == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_readout_with_the_ntk_gives_features_of_its_four_numbers():
     X, y = load_diabetes(return_X_y=True)
     model = EquivalentExplicitRegressor(
@@ -112,6 +116,7 @@ def test_readout_with_the_ntk_gives_features_of_its_four_numbers():
     assert_allclose(model.match_.achieved, target, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.long
 def test_distillation_follows_the_teacher_and_not_the_labels(digits, teacher):
     X, y, X_test, y_test = digits
     shuffled = np.random.default_rng(1).permutation(y)
@@ -123,6 +128,7 @@ def test_distillation_follows_the_teacher_and_not_the_labels(digits, teacher):
     assert student.agreement_ == np.mean(student.predict(X_test) == teacher.predict(X_test))
 
 
+@pytest.mark.slow
 def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher):
     X, y, X_test, _ = digits
     one_step = {"teacher": teacher, "max_epochs": 1, "batch_size": len(X), "lr": 1e-9}
@@ -132,6 +138,7 @@ def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher
     assert np.mean(other.predict(X_test) == teacher.predict(X_test)) < 0.5
 
 
+@pytest.mark.slow
 def test_partial_fit_checks_the_teacher_and_says_how_near_it_is(digits, teacher):
     X, y, _, _ = digits
     for wrong, error in ((DEQRegressor(), TypeError), (DEQClassifier(), NotFittedError)):
@@ -147,6 +154,7 @@ def test_partial_fit_checks_the_teacher_and_says_how_near_it_is(digits, teacher)
     assert not hasattr(student, "agreement_")
 
 
+@pytest.mark.slow
 def test_unlabelled_rows_bring_the_student_closer(digits, teacher):
     X, y, X_test, _ = digits
     agreement = []
@@ -160,6 +168,7 @@ def test_unlabelled_rows_bring_the_student_closer(digits, teacher):
     assert agreement[1] > agreement[0] + 0.02
 
 
+@pytest.mark.slow
 def test_regression_distils_too():
     X, y = load_diabetes(return_X_y=True)
     X = scale(X)
@@ -168,6 +177,7 @@ def test_regression_distils_too():
     assert student.fit(X, y).agreement_ > 0.95
 
 
+@pytest.mark.slow
 def test_a_frozen_teacher_survives_cloning(digits, teacher):
     X, y, _, _ = digits
     student = EquivalentExplicitClassifier.from_deq(
@@ -178,6 +188,7 @@ def test_a_frozen_teacher_survives_cloning(digits, teacher):
         clone(student.set_params(teacher=teacher)).fit(X, y)
 
 
+@pytest.mark.slow
 def test_errors_name_the_parameter(digits, teacher):
     X, y, _, _ = digits
     small = {"width": 8, "max_epochs": 1}

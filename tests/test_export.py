@@ -73,6 +73,7 @@ def assert_same(model, path, X, inputs=None, tolerance=1e-5):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -96,6 +97,7 @@ def test_classifiers(model, tmp_path):
     np.testing.assert_allclose(one["probabilities"], found["probabilities"][:1], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize(
     "model",
@@ -123,6 +125,7 @@ def test_labels_keep_their_kind(labels, binary, tmp_path):
     assert_same(model, tmp_path / "model.onnx", IRIS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -143,6 +146,7 @@ def test_features(parameters, tmp_path):
     assert_same(model, tmp_path / "model.onnx", T)
 
 
+@pytest.mark.slow
 def test_features_far_beyond_those_of_fit_are_not_guessed(tmp_path):
     model = KernelMatcher(8, activation="tanh", random_state=0).fit(IRIS)
     to_onnx(model, tmp_path / "model.onnx")
@@ -157,6 +161,7 @@ def test_a_linear_model_behind_features(tmp_path):
     assert_same(model, tmp_path / "model.onnx", rows(1000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["quantile", "bins"])
 @pytest.mark.parametrize(
     "estimator", [DEQKernelRidge(), EquivalentExplicitRegressor(16, hyperparameters="loo")]
@@ -280,6 +285,7 @@ def environment_of(package, folder):
     return folder / "bin" / "python"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The kernel matrix")
 def test_what_cannot_be_exported_says_what_to_do(tmp_path):
     path = tmp_path / "model.onnx"

@@ -14,7 +14,7 @@ from test_inputs import data_for
 from tiny import SETTINGS, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SMALL = {"max_epochs": 2, "hyperparameters": None}
 METHODS = "predict", "predict_proba", "decision_function", "transform"

@@ -29,6 +29,7 @@ def assert_same(one, two, X):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
     X, y = data_for(name)
@@ -45,6 +46,7 @@ def test_predictions_are_the_same_bit_for_bit(name, tmp_path):
     assert_same(model, again, X)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The kernel matrix")  # of four numbers
 @pytest.mark.parametrize(
     ("name", "parameters"),
@@ -78,6 +80,7 @@ def test_a_teacher_is_saved_too(tmp_path):
     assert_same(teacher, load(tmp_path / "model").teacher, X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_size_does_not_grow_with_the_rows(name, tmp_path):
     X, y = data_for(name)
@@ -91,6 +94,7 @@ def test_size_does_not_grow_with_the_rows(name, tmp_path):
     assert abs(sizes[1] - sizes[0]) < 100  # digits of numbers
 
 
+@pytest.mark.slow
 def test_callables_are_refused_by_name(tmp_path):
     X, y = data_for("DEQRegressor")
     model = tiny("DEQRegressor", activation=torch.cos).fit(X, y)

@@ -155,6 +155,7 @@ def ignore(solved, stage):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "gelu"])
 @pytest.mark.parametrize("mean", [0.0, 0.4])
 def test_implicit_gradient_against_finite_differences(name, mean):

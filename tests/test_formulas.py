@@ -40,6 +40,7 @@ def _left_out(model, X, y):
     return np.array([getattr(clone(model).fit(X[r], y[r]), output)(X[~r])[0] for r in rest])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
 def test_search_results_are_errors_of_models_refitted_without_each_row(estimator):
     rng = np.random.default_rng(0)
@@ -73,6 +74,7 @@ def _held_out(solver, X, seed):
     return landmarks_and_held_out(keys, positive, len(X), True)[1].numpy()[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["eigh", "cholesky", "cg", "nystroem"])
 @pytest.mark.parametrize("n_classes", [0, 2, 3])
 def test_what_is_found_out_of_sample_is_what_refitted_models_give(solver, n_classes):

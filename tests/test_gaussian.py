@@ -115,6 +115,7 @@ def test_expectations_at_extreme_scales(s):
 CORRELATIONS = [-0.999, -0.6, 0.0, 0.35, 0.9, 0.9995]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "clamp"])
 def test_dual_and_derivative_dual(name):
     phi, slope, kinks = ACTIVATIONS[name]
@@ -147,6 +148,7 @@ def test_dual_at_the_ends(name):
             assert float(D[i, i, j]) == pytest.approx(expected, rel=1e-7, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, a in REGISTRY.items() if a.dual is not None])
 @pytest.mark.parametrize("s", [0.05, 1.0, 8.0])
 def test_closed_forms(name, s):

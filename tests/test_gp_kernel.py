@@ -28,6 +28,7 @@ def rows():
     return X
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize(
     "activation", ["relu", "leaky_relu", "abs", "hard_tanh", "tanh", "gelu", "silu", "sin", "elu"]
@@ -70,6 +71,7 @@ def test_it_behaves_like_a_kernel_of_scikit_learn(rows):
         DEQKernel(1.5, activation="identity")(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The optimal value found for dimension")  # a bound may be best
 def test_a_gaussian_process_learns_the_variances():
     petals = scale(load_iris().data)[np.random.RandomState(0).permutation(150)]
@@ -130,6 +132,7 @@ def test_what_is_not_at_its_default_is_shown():
     )
 
 
+@pytest.mark.long
 def test_gradients_in_several_threads(rows):
     kernel = DEQKernel(0.4, 0.7, 0.2, activation="tanh")
     expected = kernel(rows, eval_gradient=True)[1]

@@ -41,6 +41,7 @@ def _diabetes(n=200):
     return StandardScaler().fit_transform(X[:n]), y[:n]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [10, 100])
 def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):
     monkeypatch.setattr("sk_deq._nets.readout._LEFT_OUT", most)
@@ -71,6 +72,7 @@ def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):
     np.testing.assert_allclose(bias, ridge.intercept_, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", CLASSIFIERS + REGRESSORS)
 def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
     X, y = _wine() if network in CLASSIFIERS else _diabetes()
@@ -91,6 +93,7 @@ def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
     assert not hasattr(plain, "search_results_") and not hasattr(plain, "encoding_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", CLASSIFIERS)
 def test_classes_are_found_without_training(network):
     X, y = _wine()
@@ -104,6 +107,7 @@ def test_classes_are_found_without_training(network):
     assert model.score(X[two], np.where(y[two] > 0, "b", "a")) > 0.95
 
 
+@pytest.mark.slow
 def test_a_wide_network_without_training_is_the_kernel_ridge():
     X, y = _wine()
     fixed = {"activation": "relu", "recurrent_var": 0.3, "input_var": 1.0, "bias_var": 0.1}
@@ -151,6 +155,7 @@ def _rows_of_two_norms():
     return torch.tensor(X / np.linalg.norm(X, axis=1)[:, None] * np.repeat([0.6, 1.4], 6)[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "activation, kernel, center",
     [("relu", "ck", False), ("relu", "ntk", False), ("tanh", "ck", True), ("abs", "ck", False)],
@@ -198,6 +203,7 @@ def test_an_exact_network_is_differentiable():
     assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", CLASSIFIERS + REGRESSORS)
 def test_training_that_does_not_pay_leaves_the_start(network, monkeypatch):
     X, y = _wine() if network in CLASSIFIERS else _diabetes()

@@ -52,6 +52,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_kinds_of_tables_give_the_same(name, tmp_path):
     read_only_memmap.folder = tmp_path
@@ -76,6 +77,7 @@ def outputs(model, X):
     return model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_integer_weights_are_repetitions(name):
     X, y = data_for(name)
@@ -89,6 +91,7 @@ def test_integer_weights_are_repetitions(name):
     assert np.abs(outputs(plain, X) - outputs(weighted, X)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_weights_of_one_are_no_weights(name):
     X, y = data_for(name)
@@ -97,6 +100,7 @@ def test_weights_of_one_are_no_weights(name):
     assert_allclose(outputs(ones, X), outputs(model.fit(X, y), X), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_balanced_classes_equal_the_equivalent_weights(name):
     X, y = load_wine(return_X_y=True)
@@ -135,6 +139,7 @@ def test_weights_that_cannot_be_used_are_refused(name):
         tiny(name).fit(X, y, sample_weight=np.zeros(len(X)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_sparse_tables_are_refused(name):
     X, y = data_for(name)
@@ -146,6 +151,7 @@ def test_sparse_tables_are_refused(name):
     assert "Input is dense" in type(model).__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_without_early_stopping_every_row_counts(name):
     X, y = data_for(name)
@@ -168,6 +174,7 @@ def test_skrub_makes_a_pipeline(name):
     assert model.score(table, y) > (0.85 if name in CLASSIFIERS else 0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_global_state_is_untouched(name, unchanged_globals):
     X, y = data_for(name)
@@ -175,6 +182,7 @@ def test_global_state_is_untouched(name, unchanged_globals):
     getattr(model, "predict" if name in PREDICTORS else "transform")(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_without_a_seed_numpys_generator_is_drawn_from_and_no_other(name):
     X, y = data_for(name)
@@ -190,6 +198,7 @@ def test_without_a_seed_numpys_generator_is_drawn_from_and_no_other(name):
     assert torch.equal(torch_state, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_fit_that_raises_leaves_the_estimator_as_it_was(name):
     X, y = data_for(name)
@@ -206,6 +215,7 @@ def test_a_fit_that_raises_leaves_the_estimator_as_it_was(name):
     assert all(vars(model)[name] is value for name, value in attributes.items())
 
 
+@pytest.mark.slow
 def test_uneven_columns_are_told_of():
     X, y = load_diabetes(return_X_y=True, as_frame=True)
     for name in SETTINGS:
@@ -225,6 +235,7 @@ def test_rare_values_are_not_uneven():
     KernelMatcher(8).fit(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["red", np.nan, None])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_strings_and_missing_cells_name_the_remedy(name, cell):

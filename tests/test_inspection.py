@@ -63,6 +63,7 @@ def trained():
     ).fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rank", "histogram"])
 def test_spectrum_shows_the_eigenvalues(kind):
     K = np.diag([1.0, 3.0, 2.0, 1e-20])
@@ -76,6 +77,7 @@ def test_spectrum_shows_the_eigenvalues(kind):
         assert sum(patch.get_data().values.sum() for patch in display.ax_.patches) == 6
 
 
+@pytest.mark.slow
 def test_spectrum_of_features_is_that_of_the_kernels(matcher):
     display = SpectrumDisplay.from_estimator(matcher, X)
     exact, features = display.eigenvalues.values()
@@ -85,6 +87,7 @@ def test_spectrum_of_features_is_that_of_the_kernels(matcher):
     np.testing.assert_allclose(features, np.linalg.eigvalsh(Z @ Z.T)[::-1], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -266,6 +269,7 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
         SpectrumDisplay.from_kernels({"a": np.eye(2)})
 
 
+@pytest.mark.slow
 def test_importing_does_not_import_matplotlib():
     code = "import sys, sk_deq.inspection; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -35,6 +35,7 @@ def residuals(X, y, **options):
     return np.array(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coverage", [0.3, 0.8, 0.95])
 @pytest.mark.parametrize("solver", ["eigh", "cholesky"])
 def test_half_width_is_a_quantile_of_the_residuals_left_out(solver, coverage):
@@ -64,6 +65,7 @@ def test_held_out_rows_give_the_half_width(solver):
         alone.predict_interval(X)
 
 
+@pytest.mark.slow
 def test_each_copy_of_a_row_has_its_own_residual():
     """Or noise in the targets of repeated rows would be averaged away."""
     X2, y2 = np.repeat(X[:20], 3, axis=0), RNG.normal(size=60)
@@ -99,6 +101,7 @@ def test_of_many_rows_some_are_left_out():
     assert ((lower <= y) & (y <= upper)).mean() == pytest.approx(0.9, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coverage", [0.5, 0.9])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_sets_are_classes_whose_probability_reaches_a_quantile(n_classes, coverage):
@@ -191,6 +194,7 @@ def test_tensors_go_in_and_come_out(name, device):
     np.testing.assert_allclose(out, expected)
 
 
+@pytest.mark.slow
 def test_coverage_is_nominal_on_average():
     """Over 20 training sets, with noise that a fixed kernel cannot see."""
     rng = np.random.default_rng(3)

@@ -41,6 +41,7 @@ def _kernels(activation, kernel, X, network_rows=None):
     return K, match.kernel_matrix(norms, norms, (unit @ unit.T).clamp(-1, 1)), match
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_gated_network_has_the_kernel_of_the_deq_for_any_norms(activation):
     K, G, match = _kernels(activation, "ck", _rows(150, 5))
@@ -51,6 +52,7 @@ def test_gated_network_has_the_kernel_of_the_deq_for_any_norms(activation):
     assert off_diagonal.abs().max() < 1e-5 * K.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["ck", "ntk", "ntk_full"])
 def test_one_group_suffices_on_the_sphere(kernel):
     K, G, match = _kernels("tanh", kernel, _rows(100, 5, (1, 1)))
@@ -58,6 +60,7 @@ def test_one_group_suffices_on_the_sphere(kernel):
     assert (G - K).abs().max() < 2e-6 * K.abs().max()
 
 
+@pytest.mark.slow
 def test_gated_network_extends_to_norms_it_was_not_made_for():
     made_for = torch.linspace(0.5, 1.2, 9, dtype=torch.float64)
     errors = []
@@ -68,6 +71,7 @@ def test_gated_network_extends_to_norms_it_was_not_made_for():
     assert errors[0] < 1e-5 and errors[1] < 1e-3 and errors[2] < 0.02
 
 
+@pytest.mark.slow
 def test_rows_of_one_norm_give_features_for_other_norms_too():
     X = _rows(30, 5, (1.0, 1.0))
     made_for = torch.ones(3, dtype=torch.float64)
@@ -80,6 +84,7 @@ def test_rows_of_one_norm_give_features_for_other_norms_too():
         assert matcher.fit(X).kernel_error(factor * X) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "abs"])
 def test_the_last_terms_carry_what_the_series_leaves_out(activation):
     spec = deq_spec(activation, 0.5)
@@ -112,6 +117,7 @@ def test_apply_is_the_hermite_series_of_the_gates():
     np.testing.assert_allclose(match.apply(t, gates[0]), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
 @pytest.mark.parametrize("center", [True, False])
 def test_the_table_of_the_activations_agrees_with_their_series(activation, center):
@@ -152,6 +158,7 @@ def test_orthogonal_features_are_closer_than_gaussian_ones():
     assert 0.1 < gaussian.kernel_error(X) < 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matching", ["exact", "high_dim"])
 @pytest.mark.parametrize("kernel", ["ck", "ntk"])
 def test_error_falls_with_width(matching, kernel):
@@ -168,6 +175,7 @@ def test_features_of_a_row_do_not_depend_on_the_other_rows():
     np.testing.assert_allclose(matcher.transform(X[7:8]), Z[7:8], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_components", [1, 2, 3, 5, 11])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_number_of_components_and_either_dtype(n_components, dtype):
@@ -240,6 +248,7 @@ def test_output_in_pandas_has_names():
     ]
 
 
+@pytest.mark.slow
 @parametrize_with_checks([KernelMatcher(5)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -285,6 +294,7 @@ def test_features_of_other_norms_have_the_kernel_that_is_extended():
         )
 
 
+@pytest.mark.slow
 def test_other_norms_need_a_fixed_point_at_their_own_only():
     """gelu is stable up to a norm of about 1.9 here, and rows are extended in whole octaves."""
     X = _rows(6, 4, (1.0, 1.0)) * np.linspace(1.0, 1.15, 6)[:, None]
@@ -297,6 +307,7 @@ def test_other_norms_need_a_fixed_point_at_their_own_only():
         matcher.transform(np.vstack([X, 2 * X[-1:]]))
 
 
+@pytest.mark.long
 def test_tables_of_other_norms_do_not_pile_up():
     X = _rows(5, 5, (0.5, 1.0))
     matcher = KernelMatcher(8, activation="relu", input_scaling=None, random_state=0).fit(X)

@@ -81,6 +81,7 @@ def _normal_equations(K, y, w, alpha):
     return solution[:-1], solution[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("data", "estimator"),
@@ -244,6 +245,7 @@ def test_high_dimensional_kernel_is_close_to_the_exact_one_in_high_dimension():
     assert np.abs(exact - approximate).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_pickle_predicts_the_same():
     X, y = _breast_cancer()
     model = classifier(0.1, activation="gelu").fit(X, y)
@@ -299,6 +301,7 @@ def test_probabilities_are_calibrated_by_the_best_temperature():
     assert log_loss(y[300:], p) < min(others)
 
 
+@pytest.mark.slow
 def test_digits_and_diabetes_reach_the_scores_promised():
     X, y = load_digits(return_X_y=True)
     model = make_pipeline(StandardScaler(), classifier(np.logspace(-4, 0, 9), dtype="float32"))
@@ -358,6 +361,7 @@ def test_memory_is_asked_for_first(monkeypatch):
         ridge(solver="cholesky").fit(X, y)
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [
         DEQKernelRidge(),
@@ -375,6 +379,7 @@ def test_scikit_learn_parameter_validation(estimator):
     check_param_validation(type(estimator).__name__, estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["eigh", "cholesky", "cg", "nystroem", "auto"])
 @pytest.mark.parametrize("alpha", [0.1, "auto"])
 def test_rows_that_cannot_be_left_out(solver, alpha):
@@ -394,6 +399,7 @@ def test_rows_that_cannot_be_left_out(solver, alpha):
     np.testing.assert_allclose(regressor.predict([[1.0, 1.0], [3.0, 0.0]]), w @ y / w.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "alpha"),
     [
@@ -440,6 +446,7 @@ def test_with_four_numbers_predictions_for_the_training_rows_are_the_fitted_valu
     np.testing.assert_allclose(model.predict(X[:3]), model.predict(X)[:3], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -464,6 +471,7 @@ def test_a_refit_that_raises_changes_nothing(estimator, changes, error, message,
     assert after.keys() == before.keys() and all(after[k] is before[k] for k in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["eigh", "cg", "nystroem", "auto"])
 def test_rows_are_hashed_once(solver, monkeypatch):
     hashed = []

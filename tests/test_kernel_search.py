@@ -66,6 +66,7 @@ def test_the_table_of_angles_is_the_kernel(parameters):
     np.testing.assert_allclose(data.kernel(parameters)[0], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_activations_without_an_angle_table():
     data = _data()
     parameters = {**CANDIDATES[0], "activation": "tanh"}
@@ -220,6 +221,7 @@ def test_the_best_candidate_is_taken_and_predicts_as_if_it_was_given():
     }  # and two encodings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -301,6 +303,7 @@ def test_high_dimensional_method_keeps_the_parameters_of_its_theory():
     assert model.input_var_ == 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [DEQKernelRidge, DEQKernelRidgeClassifier])
 def test_integer_weights_equal_repeated_rows(estimator):
     X, y = _wine()
@@ -334,6 +337,7 @@ def test_many_rows_are_searched_on_a_sample_in_proportion_to_the_classes(monkeyp
     assert len(model.X_fit_) == len(X[::2])
 
 
+@pytest.mark.slow
 def test_units_of_inputs_and_targets_do_not_matter():
     X, y = _diabetes(80)
     reference = DEQKernelRidge().fit(X, y).predict(X)
@@ -353,6 +357,7 @@ def test_targets_that_hardly_vary(y):
     np.testing.assert_allclose(p.sum(1), 1)
 
 
+@pytest.mark.slow
 def test_rare_classes_are_found_with_balanced_weights():
     X, y = make_classification(
         400, 6, n_informative=4, weights=[0.95], class_sep=0.7, random_state=0
@@ -366,6 +371,7 @@ def test_rare_classes_are_found_with_balanced_weights():
     assert balanced > plain + 0.05
 
 
+@pytest.mark.slow
 def test_rows_as_they_are_are_searched_in_their_own_units():
     X, y = _two_of_eight()
     X /= (X**2).sum(1).mean() ** 0.5

@@ -33,6 +33,7 @@ def rows_with_norms(rng, norms, p=4):
     return X / np.linalg.norm(X, axis=1, keepdims=True) * np.array(norms)[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*REGISTRY, *USERS])
 def test_random_cases_against_slow_quadrature(name):
     """X against Y, unequal norms, with and without centring and bias, all three kernels."""
@@ -65,6 +66,7 @@ def test_random_cases_against_slow_quadrature(name):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_tables_equal_direct_evaluation(name, kernel):
@@ -88,6 +90,7 @@ def test_tables_equal_direct_evaluation(name, kernel):
     np.testing.assert_allclose(diagonal[:3], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "first"), [("ck", False), ("ntk", False), ("ntk", True)])
 @pytest.mark.parametrize(
     "layers", [["relu"], ["tanh", "gelu"], ["elu", "hard_tanh"], "match", "hermite"]
@@ -136,6 +139,7 @@ SLOW_GROWTH = ["tanh", "erf", "sin", "sigmoid", "hard_tanh"]
 EVERYWHERE = [*REGISTRY, "mish", "clamp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "center", "kernel"),
     [
@@ -175,6 +179,7 @@ def test_extreme_rows_in_one_matrix(name, kernel, center):
     np.testing.assert_allclose(again / scale, K[3:9, 3:9] / scale, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["relu", "tanh", "elu", "hard_tanh", "silu"])
 def test_symmetric_and_positive_semidefinite(name, kernel):
@@ -194,6 +199,7 @@ def test_all_rows_zero_or_none():
     assert deq_kernel(torch.ones(2, 3), torch.ones(0, 3)).shape == (2, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "elu", "hard_tanh"])
 def test_a_row_depends_on_no_other_row(name):
     """Blocks equal the whole, whatever the tiles, and rows far larger do not blur small ones."""
@@ -210,6 +216,7 @@ def test_a_row_depends_on_no_other_row(name):
     np.testing.assert_allclose(deq_kernel(large, **spec)[:5, :5], K[:5, :5], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["relu", "gelu", "hard_tanh"])
 def test_tables_give_what_single_entries_give(name, kernel, monkeypatch):
@@ -222,6 +229,7 @@ def test_tables_give_what_single_entries_give(name, kernel, monkeypatch):
     np.testing.assert_allclose(K, deq_kernel(X, **spec), rtol=0, atol=1e-9 * K.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "elu"])
 def test_threads_change_nothing(name):
     X = np.random.default_rng(5).normal(size=(600, 4))
@@ -236,6 +244,7 @@ def test_threads_change_nothing(name):
     assert np.array_equal(K[1], K[2]) and np.array_equal(K[1], K[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "hard_tanh"])
 def test_numpy_and_torch_in_the_same_out(name):
     rng = np.random.default_rng(4)
@@ -262,6 +271,7 @@ def test_numpy_and_torch_in_the_same_out(name):
     assert np.array_equal(X, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_float32(name, kernel):
@@ -375,6 +385,7 @@ def test_nothing_global_changes(unchanged_globals):
         deq_kernel(GOOD, recurrent_var=9.0, input_var=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "high_dim"])
 @pytest.mark.parametrize("kernel", ["ck", "ntk"])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "elu"])
@@ -411,6 +422,7 @@ def test_tau0_may_be_taken_from_the_rows():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2e153, 2e155, 2e300])  # of the last ones the square is infinite
 def test_only_the_row_that_is_too_large_is_named(size):
     for rows in ([[1.0, 0.0], [size, 0.0]], [[size, 0.0], [1e-3, 0.0]]):
@@ -424,6 +436,7 @@ def test_only_the_row_that_is_too_large_is_named(size):
     assert np.isfinite(deq_kernel([[1.0, 0.0]], **spec)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_correlations_near_the_limit_are_those_of_bisection(name):
     phi = REGISTRY[name]
@@ -460,6 +473,7 @@ def test_a_fixed_point_that_is_not_found_is_told():
         solve_correlation(dual, 0.0, 0.5, base, torch.ones(1, 1, 1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "center"), [("gelu", False), ("tanh", True), ("elu", False)])
 def test_tables_that_do_not_depend_on_tau0_are_made_once(name, center, monkeypatch):
     made = []
@@ -487,6 +501,7 @@ def test_a_callable_that_cannot_be_hashed_is_refused():
         DEQKernelRidge(activation=Unhashable()).fit(GOOD, [0.0, 1.0, 2.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "recurrent_var"), [("tanh", 3.4), ("hard_tanh", 2.05), ("elu", 1.72), ("gelu", 1.97)]
 )

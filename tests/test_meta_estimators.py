@@ -45,6 +45,7 @@ def small(name):
     return tiny(name, recurrent_var=0.2, **params)
 
 
+@pytest.mark.slow
 @classifiers
 def test_searches(name):
     X, y = IRIS
@@ -60,6 +61,7 @@ def test_searches(name):
         assert search.score(X, y) == search.best_estimator_.score(X, y) > 0.85
 
 
+@pytest.mark.slow
 @classifiers
 def test_cross_validate_and_learning_curve(name):
     scores = cross_validate(small(name), *IRIS, cv=3, return_train_score=True)
@@ -71,6 +73,7 @@ def test_cross_validate_and_learning_curve(name):
     assert test[1].mean() > 0.85 and train.shape == test.shape == (2, 3)
 
 
+@pytest.mark.slow
 @classifiers
 def test_calibration_threshold_and_frozen(name):
     X, y = CANCER
@@ -85,6 +88,7 @@ def test_calibration_threshold_and_frozen(name):
     assert f1_score(y, tuned.predict(X)) > 0.9
 
 
+@pytest.mark.slow
 @classifiers
 def test_ensembles(name):
     X, y = IRIS
@@ -98,6 +102,7 @@ def test_ensembles(name):
     assert OneVsRestClassifier(small(name)).fit(X, y).score(X, y) > 0.85
 
 
+@pytest.mark.slow
 @classifiers
 def test_adaboost_weights_matter(name):
     X, y = IRIS
@@ -110,6 +115,7 @@ def test_adaboost_weights_matter(name):
     assert np.abs(first - second).max() > 1e-3
 
 
+@pytest.mark.slow
 @regressors
 def test_targets(name):
     X, y = DIABETES
@@ -121,6 +127,7 @@ def test_targets(name):
     assert_allclose(logged.predict(X), np.exp(direct.predict(X)), rtol=1e-6)
 
 
+@pytest.mark.slow
 @regressors
 def test_inspection(name):
     X, y = DIABETES
@@ -133,6 +140,7 @@ def test_inspection(name):
     assert curve.shape == (5,) and curve[-1] > curve[0]
 
 
+@pytest.mark.slow
 def test_union_of_features():
     X, y = IRIS
     union = FeatureUnion([("deq", tiny("KernelMatcher")), ("scaled", StandardScaler())])

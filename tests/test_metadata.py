@@ -26,6 +26,7 @@ def data_for(name):
     return X[::2], y[::2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_sample_weight_is_routed_through_pipeline_and_search(name):
     X, y = data_for(name)
@@ -59,6 +60,7 @@ def test_unrequested_weights_are_an_error(name):
             search.fit(X, y, sample_weight=np.ones(len(X)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_validation_rows_go_through_a_pipeline(name):
     X, y = IRIS if name in CLASSIFIERS else DIABETES
@@ -95,6 +97,7 @@ def test_early_stopping_restores_the_best_weights(name):
     assert_allclose(loss, min(losses), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library, kind", [("pandas", pd.DataFrame), ("polars", pl.DataFrame)])
 def test_set_output(library, kind):
     X, _ = IRIS
@@ -112,6 +115,7 @@ def test_set_output(library, kind):
     assert names[0] == "kernelmatcher__kernelmatcher0" and names[-1] == "remainder__x3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_feature_names_are_kept_and_checked(name):
     X, y = data_for(name)
@@ -124,6 +128,7 @@ def test_feature_names_are_kept_and_checked(name):
         getattr(model, method)(frame.rename(columns={"x0": "other"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_html_links_to_the_documentation(name):
     model = tiny(name)
@@ -134,6 +139,7 @@ def test_html_links_to_the_documentation(name):
         assert link in html and name in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_clone_has_the_parameters_and_no_fit(name):
     model = tiny(name, recurrent_var=0.1, bias_var=0.3).fit(*data_for(name))
@@ -142,6 +148,7 @@ def test_clone_has_the_parameters_and_no_fit(name):
     assert not [key for key in vars(other) if key.endswith("_") and not key.startswith("__")]
 
 
+@pytest.mark.long
 def test_nested_grids():
     X, y = IRIS
     pipe = Pipeline([("features", tiny("KernelMatcher")), ("model", LogisticRegression(C=100))])

@@ -31,6 +31,7 @@ def ignore(solved, stage):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "gelu"])
 def test_gradcheck_of_every_parameter(name):
     deq = DEQ(
@@ -50,6 +51,7 @@ def test_gradcheck_of_every_parameter(name):
     assert torch.autograd.gradcheck(features, (x, *deq.parameters()), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["auto", "picard", "anderson"])
 def test_a_row_gives_the_same_alone_and_in_any_batch(solver, device):
     deq = DEQ(20, 64, solver=solver, tol=1e-3, generator=generator(), device=device).eval()
@@ -72,6 +74,7 @@ def assert_mean_kernel(make, x, K):
     assert error.max() < 0.05 * K.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh"])
 def test_features_of_wide_deqs_have_the_conjugate_kernel(name):
     spec = {"activation": name, "recurrent_var": 0.2, "bias_var": 0.1}
@@ -97,6 +100,7 @@ def test_the_initial_weight_is_the_theorys_own(recurrent_var):
     assert torch.linalg.matrix_norm(W, 2) < 1
 
 
+@pytest.mark.long
 def test_long_training_at_a_high_learning_rate_stays_a_contraction():
     X, y = load_digits(return_X_y=True)
     X = torch.tensor(X, dtype=torch.float32) / 61
@@ -125,6 +129,7 @@ def test_long_training_at_a_high_learning_rate_stays_a_contraction():
     assert np.mean(losses[-50:]) < 0.1
 
 
+@pytest.mark.long
 def test_a_little_training_follows_kernel_regression_with_the_full_ntk():
     n, width, s_a, s_b = 10, 4000, 0.2, 0.8
     x = rows(n, 6, dtype=torch.float32)
@@ -180,6 +185,7 @@ def test_modules_draw_from_their_generator_only_and_follow_the_default_dtype():
     assert torch.equal(double.input_weight.float(), a.input_weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -198,6 +204,7 @@ def test_modules_pickle_and_copy(make):
     assert torch.equal(twin.eval()(x), module(x))
 
 
+@pytest.mark.slow
 def test_named_activations_are_centred_at_their_own_scale():
     network = ExplicitNetwork(
         5, 4000, ["relu", "relu"], tau0=1.0, generator=generator(), dtype=torch.float64
@@ -401,6 +408,7 @@ def test_rows_that_overflow_are_told_from_those_that_need_more_iterations():
     assert torch.equal(z[:1], deq(x[:1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "gelu", "silu", "tanh"])
 def test_a_trained_state_makes_any_deq_of_the_activation_the_same_function(name):
     trained = DEQ(3, 8, activation=name, recurrent_var=0.6, contract=True, generator=generator())
@@ -524,6 +532,7 @@ def test_autocast_leaves_the_fixed_point_its_precision(backward_inside):
     out.float().sum().backward()
 
 
+@pytest.mark.slow
 @of_torch
 def test_an_explicit_network_compiles_in_one_graph():
     if not (shutil.which("g++") or shutil.which("clang++")):

@@ -104,6 +104,7 @@ def test_with_all_rows_as_landmarks_it_is_the_exact_model(solver, kernel):
     np.testing.assert_allclose(model.predict(X), exact.predict(X), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_conjugate_gradients_equal_cholesky(activation, monkeypatch):
     monkeypatch.setattr("sk_deq._solve.cg._TILE", 100)
@@ -180,6 +181,7 @@ def test_held_out_rows_are_a_tenth_of_the_distinct_rows():
     assert 0 < len(set(keys[landmarks].tolist()) & set(keys[held_out].tolist())) < 15
 
 
+@pytest.mark.slow
 def test_a_memory_mapped_array_is_not_copied(tmp_path, monkeypatch):
     monkeypatch.setattr("sk_deq._solve.nystroem._TILE", 2**18)
     monkeypatch.setattr(base, "_BATCH", 2**18)
@@ -220,6 +222,7 @@ def test_auto_takes_nystroem_where_exact_solvers_are_too_slow_or_too_large(monke
     assert ridge(0.1).fit(X, y).solver_ == "nystroem"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["nystroem", "cg"])
 def test_classifier_is_calibrated(solver):
     rng = np.random.default_rng(0)
@@ -272,6 +275,7 @@ def test_a_singular_problem_is_solved_without_penalty():
     np.testing.assert_allclose(model.fit(X, y).predict(X), y, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [
         ridge([0.1, 1.0], solver="nystroem"),

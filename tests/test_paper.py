@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_examples import ROOT, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 PAPER = ROOT / "examples" / "paper"

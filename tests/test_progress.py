@@ -41,6 +41,7 @@ def stages(printed):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_lines(name, capsys):
     X, y = data_for(name)
@@ -103,6 +104,7 @@ def test_bar_on_a_terminal(monkeypatch):
     assert [text.count("#") for text in shown if "[" in text] == [5, 10, 15]
 
 
+@pytest.mark.slow
 def test_lines_of_two_processes_do_not_mix(capfd):
     X, y = IRIS
     model = trained("DEQClassifier", verbose=2, max_epochs=3)

@@ -82,6 +82,7 @@ def size_of(K):
     return np.where(d > 0, d, 1)
 
 
+@pytest.mark.slow
 @given(rows(), deqs(), SEEDS)
 def test_kernel_matrices(X, spec, seed):
     """Symmetric, positive semidefinite, blind to order, rotation and other rows."""
@@ -114,6 +115,7 @@ def test_norms_of_any_size(X, spec):
     assert np.linalg.eigvalsh(C)[0] > -1e-9
 
 
+@pytest.mark.slow
 @given(rows(-3, 3), deqs())
 def test_float32_is_float64_rounded(X, spec):
     X = X.astype(np.float32)
@@ -274,6 +276,7 @@ def test_regressors(name, table, n_outputs, seed):
     check_table(tiny(name, **SMALL), X, layout, y[:, 0] if n_outputs == 1 else y)
 
 
+@pytest.mark.slow
 @few()
 @given(st.sampled_from(CLASSIFIERS), tables(), st.sampled_from([1, 2, 5]), SEEDS)
 def test_classifiers(name, table, n_classes, seed):
@@ -286,6 +289,7 @@ def test_classifiers(name, table, n_classes, seed):
     np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_thousand_classes(name):
     X = np.random.default_rng(0).normal(size=(2000, 2))
@@ -293,6 +297,7 @@ def test_a_thousand_classes(name):
     assert model.predict_proba(X[:3]).shape == (3, 1000)
 
 
+@pytest.mark.slow
 @few(0.25)
 @given(tables())
 def test_features(table):

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECKS = Path(__file__).parent / "second_device_checks.py"
 
 
+@pytest.mark.long
 def test_checks_on_a_second_device():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKS)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}

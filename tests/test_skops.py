@@ -15,6 +15,7 @@ from sk_deq.export import trusted_types
 sio = pytest.importorskip("skops.io", reason="needs pip install 'sk-deq[skops]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_skops_needs_to_trust_the_estimators_only(name):
     X, y = data_for(name)

@@ -27,6 +27,7 @@ def n_iter(model):
     return np.mean([epoch["fixed_point_n_iter"] for epoch in model.history_])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "Estimator, data, batch_size",
     [(DEQClassifier, DIGITS, 60), (DEQClassifier, IRIS, "auto"), (DEQRegressor, DIABETES, 100)],
@@ -44,6 +45,7 @@ def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
     assert n_iter_warm < 0.6 * n_iter(cold)
 
 
+@pytest.mark.slow
 def test_one_loss_curve_where_the_tolerance_is_that_of_prediction(monkeypatch):
     """Where to start does not matter to what is found."""
     monkeypatch.setattr(starts, "TRAINING_TOL", 1e-9)

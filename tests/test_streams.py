@@ -38,6 +38,7 @@ def fitted_by_chunks(model, cuts, *arrays, **parameters):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"input_scaling": "sphere"}, {"input_scaling": None}])
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 def test_chunks_are_one_fit(cuts, parameters):
@@ -51,6 +52,7 @@ def test_chunks_are_one_fit(cuts, parameters):
         assert many.alpha_ == 0.1 and many.n_features_in_ == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("classes", [["low", "middle", "high"], ["middle", "high"]])
 def test_chunks_of_labels_are_one_fit(cuts, classes):
@@ -112,6 +114,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "y", "message"), BAD.values(), ids=BAD)
 def test_what_is_wrong_with_a_chunk_is_told_with_its_number(x, y, message):
     number = 400 if message == "contains NaN" else 3

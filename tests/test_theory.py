@@ -36,6 +36,7 @@ def test_scale_solves_its_equation(name, center):
     assert tau**2 == pytest.approx(0.4 * second + 0.7 * 1.3**2 + 0.3, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 @pytest.mark.parametrize("kernel", ["ck", "ntk"])
 def test_four_numbers_are_the_taylor_coefficients_of_the_kernel(name, kernel):
@@ -65,6 +66,7 @@ def test_four_numbers_are_the_taylor_coefficients_of_the_kernel(name, kernel):
     assert diagonal == pytest.approx(numbers.diagonal, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "first"), [("ck", False), ("ntk", False), ("ntk", True)])
 @pytest.mark.parametrize(
     "layers", [["relu"], ["gelu", "elu"], ["softplus", "relu", "tanh"], ["softplus", "gelu", "elu"]]
@@ -118,6 +120,7 @@ GRID = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kernel", "tol"), [("ck", 1e-8), ("ntk", 1e-6)])
 @pytest.mark.parametrize(("name", "s_a", "tau0"), GRID)
 def test_match_solves_the_four_equations(name, s_a, tau0, kernel, tol):
@@ -158,6 +161,7 @@ def test_the_papers_match_of_tanh_by_one_hard_tanh(name, s_a):
     np.testing.assert_allclose(match.layers[0](t), a * t.clamp(-c, c), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_match_is_reproducible_and_pickles():
     first, second = (match_explicit("gelu", recurrent_var=0.5) for _ in range(2))
     restored = pickle.loads(pickle.dumps(first))
@@ -186,6 +190,7 @@ SERIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kernel", "center"), SERIES)
 def test_power_series_is_the_kernel_of_unit_rows(name, kernel, center):
     spec = dict(activation=name, recurrent_var=0.4, bias_var=0.1, center=center, kernel=kernel)
@@ -202,6 +207,7 @@ def test_power_series_is_the_kernel_of_unit_rows(name, kernel, center):
     assert (error <= left_out * np.abs(np.cos(angle)) ** 96 + 1e-8 * total).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tanh", "silu"])
 def test_one_hidden_layer_with_the_series_activation_has_the_kernel(name):
     """sigma = sum sqrt(b_k) h_k, by two-dimensional quadrature."""
@@ -247,6 +253,7 @@ def test_errors_name_the_parameter(call, message):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "abs", "elu", "sin"])
 def test_largest_admissible_recurrent_var(name):
     """The value that the error names is the border: just below it works, just above does not."""
@@ -260,11 +267,13 @@ def test_largest_admissible_recurrent_var(name):
         assert border == pytest.approx(2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_global_changes(unchanged_globals):
     match_explicit("gelu", recurrent_var=0.3)
     sphere_series("gelu", recurrent_var=0.3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["ck", "ntk", "ntk_full"])
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("bias_var", [0.0, 0.5])

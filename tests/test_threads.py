@@ -51,6 +51,7 @@ def test_single_thread_is_for_the_thread_that_asks(three_threads):
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_whatever_runs_beside_keeps_its_threads(three_threads, name):
     # variances that no other test has: nothing comes from a cache

@@ -43,6 +43,7 @@ def expected():
     return {name: outputs(name) for name in SETTINGS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_estimators(name, mode, expected):
@@ -52,6 +53,7 @@ def test_estimators(name, mode, expected):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_kernels_and_the_tables_they_keep(mode):
     X = np.random.default_rng(0).normal(size=(5, 3))

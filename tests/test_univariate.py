@@ -33,6 +33,7 @@ def _solved(pair, X):
     return K.diagonal_scatter(pair.diagonal(rows)), rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "abs"])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(

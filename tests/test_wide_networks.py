@@ -35,6 +35,7 @@ def _features(activation, mean, X, A, B, b):
     return z
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "hard_tanh"])
 def test_conjugate_kernel_of_a_wide_deq(activation):
     X = _rows()
@@ -50,6 +51,7 @@ def test_conjugate_kernel_of_a_wide_deq(activation):
     assert error.max() < 0.05 * K.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["ntk", "ntk_full"])
 def test_neural_tangent_kernel_of_a_deq_by_autograd(kernel):
     X, width = torch.from_numpy(_rows(3)), 1000
@@ -72,6 +74,7 @@ def test_neural_tangent_kernel_of_a_deq_by_autograd(kernel):
     assert np.abs(total.numpy() - K).max() < 0.05 * K.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "first"), [("ck", False), ("ntk", False), ("ntk", True)])
 def test_kernels_of_a_wide_explicit_network(kernel, first):
     X, width = torch.from_numpy(_rows(3)), 1500
