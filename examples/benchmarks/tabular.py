@@ -5,9 +5,9 @@
 DIR holds one NAME.csv.gz or NAME.csv per set, with the target in the last column. A row per set and
 model is added to --output as soon as it is measured, and what is there already is not repeated.
 With --folds 0 there is one split, of three quarters of the rows for training and the others to
-test, of either at most 4,000, or --rows. Scores are accuracy or R2, seconds the processor's time of
-fit and predict per fold, on one thread: what it would take on an idle core, whatever else runs
-beside.
+test, of either at most 4,000, or --rows. Scores are accuracy or R2, losses log-loss or root mean
+squared error, AUC is that of each class against the others; seconds are the processor's time of fit
+and predict per fold, on one thread: what it would take on an idle core, whatever else runs beside.
 
 --peers FILE adds the columns of a table of scores measured elsewhere; --summary only summarises.
 """
@@ -33,6 +33,7 @@ from sklearn.ensemble import (
 )
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -45,7 +46,7 @@ import sk_deq
 from sk_deq.pipelines import make_tabular_pipeline
 
 REGRESSION = ("abalone", "california_housing", "concrete", "protein", "wine_quality")
-FIELDS = ("set", "task", "n", "p", "folds", "model", "score", "seconds")
+FIELDS = ("set", "task", "n", "p", "folds", "model", "score", "seconds", "loss", "auc")
 WIDTHS = [2.0**k for k in (-5, -3, -1, 1)]  # gamma of the RBF kernel, times the number of columns
 
 
@@ -150,6 +151,26 @@ def _realmlp(p, regression):
     return cls(device="cpu", random_state=0)
 
 
+def _catboost(p, regression):
+    from catboost import CatBoostClassifier, CatBoostRegressor
+
+    cls = CatBoostRegressor if regression else CatBoostClassifier
+    return cls(verbose=False, thread_count=1, random_seed=0, allow_writing_files=False)
+
+
+def _tabm(p, regression):
+    from pytabkit import TabM_D_Classifier, TabM_D_Regressor
+
+    return (TabM_D_Regressor if regression else TabM_D_Classifier)(device="cpu", random_state=0)
+
+
+def _ebm(p, regression):
+    from interpret.glassbox import ExplainableBoostingClassifier, ExplainableBoostingRegressor
+
+    cls = ExplainableBoostingRegressor if regression else ExplainableBoostingClassifier
+    return cls(n_jobs=1, random_state=0)
+
+
 def _plain(classifier, regressor):
     return {False: lambda p: classifier, True: lambda p: regressor}
 
@@ -201,6 +222,9 @@ MODELS = {
     "lgbm": _pair(_lightgbm),
     "xrfm": _plain(XRFMClassifier(), _standardised(XRFMRegressor())),
     "realmlp": _pair(_realmlp),
+    "catboost": _pair(_catboost),
+    "tabm": _pair(_tabm),
+    "ebm": _pair(_ebm),
 }
 
 
@@ -238,9 +262,9 @@ def splits(X, y, folds, regression, rows):
 
 
 def measure(name, X, y, model, folds, rows):
-    """Mean score and mean seconds over the folds, as a row of the output."""
+    """Means over the folds, as a row of the output."""
     regression = name in REGRESSION
-    scores, seconds = [], []
+    scores, seconds, losses = [], [], []
     with threadpool_limits(1):
         for train, test in splits(X, y, folds, regression, rows):
             vectorizer = make_tabular_pipeline(None)[0].fit(X.iloc[train])
@@ -249,21 +273,47 @@ def measure(name, X, y, model, folds, rows):
             pipeline = make_tabular_pipeline(estimator).fit(X.iloc[train], y[train])
             scores.append(pipeline.score(X.iloc[test], y[test]))
             seconds.append(time.process_time() - start)
+            losses.append(_losses(pipeline, X.iloc[test], y[test], regression))
     task = "regression" if regression else "classification"
     return dict(
         zip(
             FIELDS,
-            [name, task, len(y), X.shape[1], folds, model, np.mean(scores), np.mean(seconds)],
+            [
+                name,
+                task,
+                len(y),
+                X.shape[1],
+                folds,
+                model,
+                np.mean(scores),
+                np.mean(seconds),
+                *np.mean(losses, axis=0),
+            ],
             strict=True,
         )
     )
+
+
+def _losses(pipeline, X, y, regression):
+    """Root mean squared error and nothing, or log-loss and AUC where there are probabilities."""
+    if regression:
+        return root_mean_squared_error(y, pipeline.predict(X)), np.nan
+    if not hasattr(pipeline, "predict_proba") or len(np.unique(y)) < len(pipeline.classes_):
+        return np.nan, np.nan
+    probabilities = pipeline.predict_proba(X)
+    loss = log_loss(y, probabilities, labels=pipeline.classes_)
+    if probabilities.shape[1] == 2:
+        return loss, roc_auc_score(y, probabilities[:, 1])
+    return loss, roc_auc_score(y, probabilities, multi_class="ovr")
 
 
 def run(options):
     """Measure what is missing in the output."""
     done = set()
     if options.output.exists():
-        done = set(pd.read_csv(options.output)[["set", "model", "folds"]].itertuples(index=False))
+        rows = pd.read_csv(options.output).reindex(columns=FIELDS)
+        rows.to_csv(options.output, index=False)  # files of earlier versions have fewer columns
+        done = set(rows[["set", "model", "folds"]].itertuples(index=False))
     else:
         options.output.write_text(",".join(FIELDS) + "\n")
     jobs = [
@@ -286,10 +336,13 @@ def run(options):
 
 def wide(options, task):
     """Scores (sets x models) of one task, with the peers', and seconds of what was run here."""
-    rows = pd.read_csv(options.output)
+    rows = pd.read_csv(options.output).reindex(columns=FIELDS)
     rows = rows[(rows.task == task) & (rows.folds == options.folds)]
     scores = rows.pivot(index="set", columns="model", values="score")
-    seconds = rows.pivot(index="set", columns="model", values="seconds")
+    seconds, loss, auc = (
+        rows.pivot(index="set", columns="model", values=values)
+        for values in ("seconds", "loss", "auc")
+    )
     if options.peers:
         peers = pd.read_csv(options.peers).set_index("ds")
         if "task" in peers:
@@ -298,10 +351,10 @@ def wide(options, task):
         scores = scores.join(peers.add_suffix("*"), how="inner")
     if options.only:
         scores = scores[[m for m in options.only if m in scores]]
-    return scores.dropna(), seconds
+    return scores.dropna(), seconds, loss, auc
 
 
-def summarise(scores, seconds):
+def summarise(scores, seconds, loss, auc):
     """A table with a row per model: how good it is, by several measures."""
     rounded = scores.round(4)
     ranks = pd.DataFrame(rankdata(-rounded, axis=1), scores.index, scores.columns)
@@ -313,9 +366,11 @@ def summarise(scores, seconds):
             "PMA": 100 * share.mean(),
             "P90": 100 * (share >= 0.9).mean(),
             "P95": 100 * (share >= 0.95).mean(),
+            "loss": loss.reindex(scores.index).mean(skipna=False),
+            "AUC": auc.reindex(scores.index).mean(skipna=False),
             "median s": seconds.reindex(scores.index).median(),
         }
-    )
+    ).dropna(axis=1, how="all")
     return table.loc[scores.columns].sort_values("mean rank")
 
 
@@ -378,10 +433,10 @@ def main():
     if not options.summary:
         run(options)
     for task in ("classification", "regression"):
-        scores, seconds = wide(options, task)
+        scores, *others = wide(options, task)
         if scores.empty:
             continue
-        table = summarise(scores, seconds)
+        table = summarise(scores, *others)
         print(f"\n{task}, {len(scores)} sets")
         print(table.to_string(float_format="{:.4f}".format))
         if scores.shape[1] > 1:
