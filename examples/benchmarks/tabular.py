@@ -343,6 +343,8 @@ def wide(options, task):
         rows.pivot(index="set", columns="model", values=values)
         for values in ("seconds", "loss", "auc")
     )
+    if task == "regression":
+        loss[:] = np.nan  # in the units of each target: no mean of them says anything
     if options.peers:
         peers = pd.read_csv(options.peers).set_index("ds")
         if "task" in peers:
@@ -366,7 +368,7 @@ def summarise(scores, seconds, loss, auc):
             "PMA": 100 * share.mean(),
             "P90": 100 * (share >= 0.9).mean(),
             "P95": 100 * (share >= 0.95).mean(),
-            "loss": loss.reindex(scores.index).mean(skipna=False),
+            "log-loss": loss.reindex(scores.index).mean(skipna=False),
             "AUC": auc.reindex(scores.index).mean(skipna=False),
             "median s": seconds.reindex(scores.index).median(),
         }
