@@ -1,7 +1,13 @@
 """``python -m sk_deq``: what it prints, and that a failed check is told by the exit status."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import sk_deq
 from sk_deq import __main__ as command
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_versions_device_and_self_test(capsys):
@@ -18,3 +24,9 @@ def test_a_failed_check_is_told(monkeypatch, capsys):
     assert command.main() == 1
     printed = capsys.readouterr().out
     assert "one and one" in printed and "FAILED" in printed and "self test: 1 failed" in printed
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = re.search(r"version = \{(.*)\}", (ROOT / "docs" / "index.rst").read_text())
+    assert sk_deq.__version__ == project["version"] == cited[1]

@@ -81,7 +81,9 @@ def test_a_search_of_few_rows_takes_one_thread(three_threads, monkeypatch):
 
     record(torch, "searchsorted")
     record(torch.linalg, "cholesky_ex")
+    record(torch.linalg, "eigh")
     rows = np.random.default_rng(0).normal(size=(250, 3))
-    DEQKernelRidgeClassifier().fit(rows, rows[:, 0] > 0)
-    assert seen == {"searchsorted": {1}, "cholesky_ex": {1}}
+    for n in (150, 250):  # by an eigendecomposition, and by Cholesky factors
+        DEQKernelRidgeClassifier().fit(rows[:n], rows[:n, 0] > 0)
+    assert seen == {"searchsorted": {1}, "cholesky_ex": {1}, "eigh": {1}}
     assert torch.get_num_threads() == 3

@@ -9,9 +9,7 @@ from scipy.linalg import LinAlgWarning, lapack
 from .._state import storable
 from .._torch import single_thread
 from .._warn import warn
-from .leave_one_out import eigh_path, left_out_residuals, mean_square, project
-
-_ONE_THREAD = 512  # rows up to which one thread factors a matrix
+from .leave_one_out import eigh_path, is_by_torch, left_out_residuals, mean_square, project
 
 
 @storable
@@ -139,21 +137,12 @@ def solve_cholesky(K, y, w, alpha, n_left_out=0):
     )
 
 
-def _is_by_torch(A):
-    """Whether torch factors a matrix: elsewhere than on a CPU, and where one thread is enough.
-
-    The threads of scipy's BLAS cannot be limited for one caller alone, and wait for each other many
-    times: where others use the processor, a small factor then takes a hundred times as long.
-    """
-    return not A.is_cpu or len(A) <= _ONE_THREAD
-
-
 def _factor(A):
     """A lower triangular Cholesky factor of A, None if there is none.
 
     A is overwritten on and above its diagonal; what is above the factor's is not to be read.
     """
-    if _is_by_torch(A):
+    if is_by_torch(A):
         with single_thread():
             L, info = torch.linalg.cholesky_ex(A)
         return L if info == 0 else None
@@ -165,7 +154,7 @@ def _factor(A):
 
 def _inverse(L):
     """The inverse of a triangular matrix as `_factor` gives it."""
-    if _is_by_torch(L):
+    if is_by_torch(L):
         with single_thread():
             return torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
     factor = np.asfortranarray(L.numpy())

@@ -14,8 +14,10 @@ import torch
 from scipy import linalg
 from scipy.linalg import LinAlgWarning
 
+from .._torch import single_thread
 from .._warn import warn
 
+_ONE_THREAD = 512  # rows up to which one thread factors a matrix
 _BLOCK = 1024  # rows of the eigenvectors that are squared at once
 
 
@@ -50,10 +52,20 @@ def eigh_path(K, y, w, alphas, precision=None):
     return r, mean + constant + intercept, left_out_residuals(r, diagonal, s)
 
 
+def is_by_torch(A):
+    """Whether torch factors a matrix: elsewhere than on a CPU, and where one thread is enough.
+
+    The threads of scipy's BLAS cannot be limited for one caller alone, and wait for each other many
+    times: where others use the processor, a small factor then takes a hundred times as long.
+    """
+    return not A.is_cpu or len(A) <= _ONE_THREAD
+
+
 def _eigh(A):
-    """torch.linalg.eigh, or scipy's, which is up to three times as fast; overwrites A."""
-    if not A.is_cpu:
-        return torch.linalg.eigh(A)
+    """torch.linalg.eigh, or scipy's, which is faster for many rows; overwrites A."""
+    if is_by_torch(A):
+        with single_thread():
+            return torch.linalg.eigh(A)
     # the transpose is what LAPACK overwrites without a copy; A is symmetric
     pair = linalg.eigh(A.numpy().T, overwrite_a=True, check_finite=False)
     return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in pair)

@@ -51,9 +51,8 @@ class Layer:
     Examples
     --------
     >>> from sk_deq.theory import match_explicit
-    >>> layer = match_explicit("tanh", recurrent_var=0.5).layers[0]
-    >>> layer.family, [round(float(value), 3) for value in layer.parameters]
-    ('hard_tanh', [0.699, 1.236])
+    >>> match_explicit("tanh", recurrent_var=0.5).layers[0]
+    Layer('hard_tanh', 0.699, 1.236, offset=0, scale=1)
     """
 
     activation: Activation
@@ -66,6 +65,10 @@ class Layer:
         if _is_made(self):  # closures do not pickle; parameters do
             return _LAYERS[self.family], (*self.parameters, self.scale)
         return super().__reduce__()
+
+    def __repr__(self):
+        numbers = "".join(f", {float(value):.4g}" for value in self.parameters)
+        return f"Layer({self.family!r}{numbers}, offset={self.offset:.4g}, scale={self.scale:.4g})"
 
     def __call__(self, t):
         """Apply the centred activation to a tensor, elementwise."""
