@@ -197,12 +197,13 @@ def elu(s1, s2, r, w=None):
 
     where nothing cancels.
     """
+    s1, s2, r, w = torch.broadcast_tensors(s1, s2, r, sine_square(r) if w is None else w)
     linear = (torch.special.erfcx(s1 / math.sqrt(2)) + torch.special.erfcx(s2 / math.sqrt(2))) / 2
-    smallest, largest = min(s1.min(), s2.min()), max(s1.max(), s2.max())
-    if largest > 12 and smallest > 1e-2:
-        G, D = _elu_arc(s1, s2, r, w)
-    else:
-        G, D = polar(_elu_rest, s1, s2, r, w, [(-1, -1)], _FINE)
+    far = torch.maximum(s1, s2) > 12  # where there are thin layers
+    G, D = torch.empty_like(r), torch.empty_like(r)
+    for here, rest in ((~far, _elu_polar), (far, _elu_arc)):
+        if here.any():
+            G[here], D[here] = rest(s1[here], s2[here], r[here], w[here])
     return s1 * s2 * r * linear + G, linear + D
 
 
@@ -215,44 +216,61 @@ def _elu_rest(t):
     return torch.where(t > -0.05, t * t / 2 * series, slope - t), slope
 
 
-def _elu_arc(s1, s2, r, w):
-    """What `polar` does for `_elu_rest`, the radial integral in closed form: for large deviations.
+def _elu_polar(s1, s2, r, w):
+    """E k(u) k(w) and E k'(u) k'(w)."""
+    return polar(_elu_rest, s1, s2, r, w, [(-1, -1)])
 
-    With I_n(a) the integral of R^n exp(-R^2 / 2 - a R), which Mills' ratio gives.
+
+def _elu_arc(s1, s2, r, w):
+    r"""The same, the radial integral in closed form: for large deviations, or one large.
+
+    With I_n(a) the integral of R^n exp(-R^2 / 2 - a R), which Mills' ratio I_0 gives. That of
+    R k(-a R) k(-b R) loses its digits for small a: there k(-a R) is a^2 R^2 / 2 - a^3 R^3 / 6 + ..
     """
+    s1, s2 = torch.minimum(s1, s2), torch.maximum(s1, s2)
+    half = math.sqrt(math.pi / 2)  # I_2(0)
 
     def integrals(a):
-        mills = math.sqrt(math.pi / 2) * torch.special.erfcx(a / math.sqrt(2))
-        return 1 - a * mills, mills + a * (a * mills - 1)
+        mills = half * torch.special.erfcx(a / math.sqrt(2))
+        one = 1 - a * mills
+        return one, mills - a * one
 
-    sine = (sine_square(r) if w is None else w).sqrt()
-    arc, weight = _double_exponential(*_FINE)
-    omega = torch.atan2(sine, -r)[..., None]
+    arc, weight = _double_exponential(90, 3.2)
+    omega = torch.atan2(w.sqrt(), -r)[..., None]
     a, b = s1[..., None] * torch.sin(omega * arc), s2[..., None] * torch.sin(omega * arc.flip(0))
     (a1, a2), (b1, b2), (ab1, _) = integrals(a), integrals(b), integrals(a + b)
     D = ab1 - a1 - b1 + 1
-    G = D + b * a2 + a * b2 - (a + b) * math.sqrt(math.pi / 2) + 2 * a * b
+    G = D + b * a2 + a * b2 - (a + b) * half + 2 * a * b
+    small = s1 < 1e-3
+    if small.any():
+        moments = [2.0, 3 * half, 8.0, 15 * half]  # I_3(0) to I_6(0)
+        a, b, low, high = a[small], b[small], b1[small], b2[small]
+        term, total = a * a / 2, 0.0
+        for n in (3, 4, 5):  # what is left out is a^5 / 120
+            low, high = high, (n - 1) * low - b * high
+            rest = torch.where(b < 1e3, high, 0)  # rounding, and less than b^-4, beyond
+            total = total + term * (rest - moments[n - 3] + b * moments[n - 2])
+            term = term * -a / n
+        G[small] = total
     weight = omega * weight / (2 * math.pi)
     return (G * weight).sum(-1), (D * weight).sum(-1)
 
 
 _ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
 _ENTRIES = 2**20  # nodes of quadrature at once
-_COARSE, _FINE = (64, 2.8), (90, 3.2)  # for layers: numbers of nodes, and how far they reach
 
 
-def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS, layers=_COARSE):
+def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
     r"""E[f(u) f(w)] and E[f'(u) f'(w)] for f smooth but at 0, over so many pairs of signs of u, w.
 
     In polar coordinates u = s1 R sin a, w = s2 R sin(omega - a) are positive for a in (0, omega),
     cos(omega) = -r, and f(u) f(w) is smooth there: a product of two rules is exact.
     """
-    shape = torch.broadcast_shapes(s1.shape, s2.shape, r.shape)
+    # numpy's: torch's imports a computer algebra system first, for a second
+    shape = np.broadcast_shapes(s1.shape, s2.shape, r.shape)
     sine = (sine_square(r) if w is None else w).sqrt()
     s1, s2, r, sine = (x.expand(shape).reshape(-1, 1, 1) for x in (s1, s2, r, sine))
-    (radial, radial_weight), (arc, arc_weight) = polar_rules(
-        max(float(s1.max()), float(s2.max())), layers
-    )
+    (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
     radius = 12 * radial
     radial_weight = 12 * radial_weight * radius * torch.exp(-radius * radius / 2) / (2 * math.pi)
     out = []
@@ -270,17 +288,16 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS, layers=_COARSE
     return torch.cat(out, 1).unflatten(1, shape)
 
 
-def polar_rules(largest, layers=_COARSE):
+def polar_rules(largest):
     """Rules on [0, 1] for the radius and for an arc, symmetric, for scales up to `largest`.
 
-    Right to rounding up to 12; beyond, where layers are thin, the coarse ones are right to 1e-10
-    in G and about 1e-9 in D.
+    Right to rounding up to 12; beyond, where layers are thin, to 1e-10 in G and about 1e-9 in D.
     """
     if largest <= 2:
         return legendre(40), legendre(24)
     if largest <= 12:
         return legendre(56), legendre(40)
-    return _double_exponential(*layers), _double_exponential(*layers)
+    return _double_exponential(64, 2.8), _double_exponential(64, 2.8)
 
 
 @lru_cache

@@ -23,7 +23,8 @@ from .tables import tabulate
 from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
-_FEW, _FEW_OF_MANY = 1024, 64  # entries that are computed directly: a matrix, a block of one
+# entries that are computed directly: of X and Y (four times as many of X alone), of a block
+_FEW, _FEW_OF_MANY = 1024, 256
 _N_NORMS = 32  # at which it is checked that there is a kernel
 _PRECISION = 1e-10  # of tables, relative to the root of both rows' diagonal entries
 # where it is checked: shares of a range of norms on the logarithmic scale, cosines
@@ -57,20 +58,24 @@ def _kernel_matrix(pair, X, Y, n_threads):
     out = _empty(len(X), len(second.X), X)
     if out.numel() == 0:
         return out
-    few = out.numel() <= _FEW
+    norms = torch.cat([first.norms, second.norms])
+    digits = 12 if X.dtype == torch.float64 else 6  # to which norms are known
+    groups = [(1.0, 1.0)] if pair.homogeneous else scale_ranges(norms, digits=digits)
+    # tables for several norms take as long as many entries, by a closed form
+    heavy = pair.has_entries and groups[0][0] < groups[-1][1]
+    few = out.numel() <= _FEW * (4 if symmetric and heavy else 1)
     one = None if few else univariate_kernel(pair)
     if one is not None:
-        norms = torch.cat([first.norms, second.norms])
         pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
         _fill_univariate(out, one, first, second, symmetric, n_threads)
         return out
-    values = _values(pair, first.norms if symmetric else torch.cat([first.norms, second.norms]))
+    values = _values(pair, first.norms if symmetric else norms)
     first.values, second.values = values[: len(X)], values[-len(second.X) :]
-    if few:
-        _fill(out, pair, None, (slice(None), first), (slice(None), second), symmetric, 1)
+    if few or (heavy and out.numel() <= _FEW_OF_MANY * len(groups) ** 2):  # few on average
+        threads = 1 if few else n_threads
+        _fill(out, pair, None, (slice(None), first), (slice(None), second), symmetric, threads)
         return out
-    norms = torch.cat([first.norms, second.norms])
-    groups = [(1.0, 1.0)] if pair.homogeneous else _groups(pair, norms, X.dtype)
+    groups = groups if pair.homogeneous else _existing(pair, norms, groups)
     if len(groups) == 1:
         ranges = groups[0], groups[0]
         _fill(out, pair, ranges, (slice(None), first), (slice(None), second), symmetric, n_threads)
@@ -177,12 +182,8 @@ def _empty(n_rows, n_columns, like):
     return torch.from_numpy(np.empty((n_rows, n_columns), dtype))
 
 
-def _groups(pair, norms, dtype):
-    """Ranges that cover the norms, which are known to the precision of the rows.
-
-    A range goes no further than its norms where the kernel does not exist.
-    """
-    ranges = scale_ranges(norms, digits=12 if dtype == torch.float64 else 6)
+def _existing(pair, norms, ranges):
+    """The ranges, going no further than their norms where the kernel does not exist."""
     return [r if _exists(pair, r) else _narrowed(norms[_inside(norms, r)]) for r in ranges]
 
 
@@ -241,7 +242,9 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
         factors1 = table.factors(0, first.norms, out)
         factors2 = table.factors(1, second.norms, out)
     triangle = symmetric and (ranges is None or ranges[0] == ranges[1])
-    size = 16 if ranges is None else _TILE * 16 if not out.is_cpu and table is not None else _TILE
+    size = _TILE if out.is_cpu or table is None else 16 * _TILE
+    if ranges is None:
+        size = 32 if pair.has_entries else 16
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
@@ -363,21 +366,14 @@ def _table(pair, range1, range2):
 
 def _is_right(pair, table, range1, range2, largest):
     """Whether a Table is right to _PRECISION for norms and cosines between its nodes."""
-    norms = [
-        low * (high / low) ** _BETWEEN if low else 0 * _BETWEEN for low, high in (range1, range2)
-    ]
+    norms = [low * (high / low if low else 1) ** _BETWEEN for low, high in (range1, range2)]
     rows1, rows2 = (pair.rows(n) for n in norms)
     r = _COSINES[_COSINES.abs() < largest]
     exact = pair.pairs(rows1, rows2, r[None, None])
     scale = pair.diagonal(rows1).sqrt()[:, None] * pair.diagonal(rows2).sqrt()
-    return all(
-        bool(
-            (
-                (table(*norms, x.expand(scale.shape).clone()) - value).abs() <= _PRECISION * scale
-            ).all()
-        )
-        for x, value in zip(r, exact.unbind(2), strict=True)
-    )
+    found = [table(*norms, x.expand(scale.shape).clone()) for x in r]
+    error = (torch.stack(found, 2) - exact).abs().amax(2)
+    return bool((error <= _PRECISION * scale).all())
 
 
 def _smooth(pair, range1, range2):

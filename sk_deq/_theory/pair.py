@@ -201,6 +201,7 @@ def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, 
     bounded = not base.is_complex()
     low, high = (-1 - 1e-15 - base.real, 1 + 1e-15 - base.real) if bounded else (None, None)
     tried = torch.zeros_like(drive, dtype=torch.bool)  # whether that end was tried
+    change, settled = torch.inf, torch.zeros_like(tried)
     size = 1 + base.abs() if size is None else size
 
     def evaluate(drive):
@@ -227,11 +228,13 @@ def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, 
             end = torch.where(following < low, low, high)
             following = torch.where(outside, torch.where(tried, (low + high) / 2, end), following)
             tried = tried | outside
-        change, drive = (following - drive).abs(), following
+        last, change, drive = change, (following - drive).abs(), following
         # closer than rounding lets the residual say, nothing is gained
         rounding = target.abs() + size + recurrent_var * D.abs()
         rounding = 1e-15 * rounding / (1 - recurrent_var * D).abs()
-        if bool((change <= torch.maximum(rounding, tolerance * size)).all()) or recurrent_var == 0:
+        settled = settled | (change <= torch.maximum(rounding, tolerance * size))
+        settled = settled | ((change >= last) & (change <= 1000 * rounding))  # to and fro
+        if bool(settled.all()) or recurrent_var == 0:
             break
     else:
         warn(

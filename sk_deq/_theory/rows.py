@@ -6,7 +6,7 @@ from .cache import kept
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
 from .spec import NoFixedPointError
 
-_FEW, _FEW_OF_MANY = 64, 4  # norms for which no table is made: of all, in a part of many
+_FEW, _FEW_OF_MANY = 64, 16  # norms for which no table is made: of all, in a part of many
 _NODES = 32  # of a table; where they are too few, it is halved
 _PARTS = 16  # of an octave, at most
 _PRECISION, _OF_DIAGONAL = 1e-13, 1e-11  # relative, of a table

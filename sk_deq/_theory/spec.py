@@ -218,7 +218,8 @@ def solve_variance(activation, recurrent_var, base, constant=None):
         q = (q + step).clamp_min(0)
         lost = lost | ~(q <= _LARGEST)
         q = q.where(~lost, 1.0)
-        settled = step.abs() <= 1e-15 * q + 1e-16 * rounding
+        # no better than rounding lets the excess say
+        settled = (step.abs() <= 1e-15 * q + 1e-16 * rounding) | (excess.abs() <= 5e-16 * q)
         if iteration >= 3 and bool((settled | lost).all()):
             break
     else:
