@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from copy import deepcopy
 
 import torch
@@ -10,6 +11,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from .._progress import out_of_time, stage, tell, time_share
+from .._torch import single_thread
 from .._warn import warn
 from .checkpoints import keep_epochs
 from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_with
@@ -17,6 +19,7 @@ from .starts import options_of_training
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _MANY_ITERATIONS = 30  # of a row's fixed point, on average, which is worth a word
+_SMALL = 2**28  # multiplications in an epoch up to which two threads wait more than they gain
 _RECURRENT_RATE = 0.3  # of lr: the recurrent weight's spectral norm then stays near its bound
 
 
@@ -341,7 +344,9 @@ def train(net, data, valid, generator, task=None, estimator=None):
     net.solving, told = options_of_training(features, len(data[0]), net.max_epochs)
     if told:
         tell(told)
-    with reported_to(features, net.statistics), stage("epoch", net.max_epochs) as step:
+    work = len(data[0]) * sum(weights.numel() for weights in net.module_.parameters())
+    threads = single_thread() if work <= _SMALL else nullcontext()
+    with threads, reported_to(features, net.statistics), stage("epoch", net.max_epochs) as step:
         net.callbacks_.append(("progress", _Progress(step)))
         try:
             net.partial_fit(data)
