@@ -61,9 +61,9 @@ def _kernel_matrix(pair, X, Y, n_threads):
     norms = torch.cat([first.norms, second.norms])
     digits = 12 if X.dtype == torch.float64 else 6  # to which norms are known
     groups = [(1.0, 1.0)] if pair.homogeneous else scale_ranges(norms, digits=digits)
-    # tables for several norms take as long as many entries, by a closed form
+    # tables for several norms take as long as many entries, by a closed form; not for a kink at 0
     heavy = pair.has_entries and groups[0][0] < groups[-1][1]
-    few = out.numel() <= _FEW * (4 if symmetric and heavy else 1)
+    few = out.numel() <= _FEW * (4 if symmetric and heavy and pair.limits is None else 1)
     one = None if few else univariate_kernel(pair)
     if one is not None:
         pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
