@@ -150,12 +150,14 @@ class _Rows:
         return (grown(self.unit) @ other.unit.T).clamp_(-1, 1)
 
     def precise_cosines(self, other):
-        """Cosines r and 1 - r^2 in float64, on the CPU: the latter from the chords."""
+        """Cosines r and 1 - r^2 in float64, on the CPU, from chords: 1 for parallel rows only."""
         first, second = (normalise(rows.X.double().cpu())[1] for rows in (self, other))
-        r = (grown(first) @ second.T).clamp_(-1, 1)
         mode = "donot_use_mm_for_euclid_dist"
         near, far = (torch.cdist(first, sign * second, compute_mode=mode) for sign in (1, -1))
-        return r, torch.where(r.abs() == 1, 0, (near * far / 2) ** 2)
+        near[near <= 8 * torch.finfo(near.dtype).eps] = 0
+        r = torch.where(near < far, 1 - near * near / 2, far * far / 2 - 1)
+        below = torch.nextafter(r.new_ones(()), r.new_zeros(()))
+        return torch.where(near > 0, r.clamp_max(below), 1.0), (near * far / 2) ** 2
 
 
 def _cpu(index):

@@ -20,6 +20,7 @@ from .._state import storable
 from .._warn import warn
 from .duality import dual_function, dual_series
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
+from .homogeneous import solve_pair
 from .spec import DEQSpec
 
 _MAX_TERMS = 1024  # of the series for complex cosines
@@ -157,13 +158,15 @@ class DEQPairKernel(PairKernel):
         shift = centring_shift(spec.offset, mean1, mean2)
         if r.is_complex():
             return solve_correlation(dual, shift, s_a, base, s1 * s2)
+        sine = (1 - r) * (1 + r) if sine is None else sine
+        if spec.activation.homogeneous:
+            return solve_pair(spec, first, second, r, sine)
         # shares of the deviations: of activity and bias, and of the input; a^2 + b^2 = 1
         (a1, b1), (a2, b2) = (
             ((s_a * square + s_c).clamp_min(0).sqrt() / s, s_b**0.5 * n / s)
             for n, s, square in ((n1, s1, square1), (n2, s2, square2))
         )
         a, b = a1 * a2, b1 * b2
-        sine = (1 - r) * (1 + r) if sine is None else sine
         apart = (a1 * b2 - a2 * b1) ** 2 + b * b * sine
 
         def complement(drive):  # a positive sum, whatever the sizes: determinant of the covariances

@@ -22,7 +22,7 @@ from .._torch import single_thread
 from .cache import kept
 from .chebyshev import chebyshev_coefficients, chebyshev_nodes, series_length
 from .expectations import FLOOR, moments
-from .pair import solve_correlation
+from .homogeneous import solve_gap
 from .tables import Cubics
 
 _NODES = (128, 256, 512)  # of Chebyshev series in the angle: the first that is enough
@@ -35,13 +35,14 @@ class AngularTable:
     Parameters
     ----------
     function : callable
-        Cosines (n,) to values (n_functions, n).
+        Cosines (n,) and squares of the sines, which are not rounded near 0, to values
+        (n_functions, n).
     """
 
     def __init__(self, function):
         for n_nodes in _NODES:
-            r = torch.sin(chebyshev_nodes(n_nodes) * (torch.pi / 2))
-            series = chebyshev_coefficients(function(r))
+            angle = chebyshev_nodes(n_nodes) * (torch.pi / 2)
+            series = chebyshev_coefficients(function(torch.sin(angle), torch.cos(angle) ** 2))
             self.resolved = series_length(series, _PRECISION) < n_nodes - 1
             if self.resolved:
                 break
@@ -63,7 +64,7 @@ class AngularTable:
 def angular_kernel(pair):
     """The AngularTable of a PairKernel for rows of norm 1."""
     rows = pair.rows(torch.ones(1, dtype=torch.float64))
-    return AngularTable(lambda r: pair.pairs(rows, rows, r[None, None])[0])
+    return AngularTable(lambda r, w: pair.pairs(rows, rows, r[None, None], w[None, None])[0])
 
 
 @kept
@@ -94,10 +95,9 @@ class UnivariateKernel:
         self._middle, self.half = (low + high) / 2, (high - low) / 2
         self.table = AngularTable(self._functions)
 
-    def _functions(self, x):
-        c = self._middle + self.half * x
-        solved = solve_correlation(self._dual, 0.0, self.spec.recurrent_var, c, torch.ones_like(c))
-        return torch.stack(self._parts(*solved))
+    def _functions(self, x, w):
+        gap = self.half * torch.where(x > 0, w / (1 + x), 1 - x)
+        return torch.stack(self._parts(*solve_gap(self.spec, gap)))
 
     def _parts(self, rho, G, D):
         """What is multiplied by s s', and by s s' q q' where that is not 1."""

@@ -1,0 +1,63 @@
+"""Kernels of phi(t) = a t + b |t| against formulas in 50 digits, where rows are nearly parallel."""
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+from sk_deq.kernels import deq_kernel
+
+SLOPES = {"relu": (0.5, 0.5), "leaky_relu": (0.505, 0.495), "abs": (0.0, 1.0)}
+
+
+def truth(x, y, name, kernel, s_a, s_b, s_c, center):
+    """Kernels of a pair and of both rows with themselves, by Newton's method in rho."""
+    x, y = ([mp.mpf(float(v)) for v in row] for row in (x, y))
+    a, b, s_a, s_b, s_c = (mp.mpf(float(v)) for v in (*SLOPES[name], s_a, s_b, s_c))
+    if name == "leaky_relu":
+        low = mp.mpf(0.01)
+        a, b = (1 + low) / 2, (1 - low) / 2
+    total, mu = a * a + b * b, b * mp.sqrt(2 / mp.pi)
+    m = mu * mp.sqrt((s_b + s_c) / (1 - s_a * (total - mu * mu))) if center else mp.mpf(0)
+
+    def deviation(u):
+        base, g = s_b * mp.fdot(u, u) + s_c + s_a * m * m, 1 - s_a * total
+        return (mp.sqrt((s_a * m * mu) ** 2 + g * base) - s_a * m * mu) / g
+
+    s1, s2 = deviation(x), deviation(y)
+
+    def parts(r):
+        kappa = a * a * r + b * b * 2 / mp.pi * (mp.sqrt(1 - r * r) + r * mp.asin(r))
+        D = a * a + b * b * 2 / mp.pi * mp.asin(r)
+        return s1 * s2 * kappa - m * mu * (s1 + s2) + m * m, D
+
+    base, rho = s_b * mp.fdot(x, y) + s_c, mp.mpf(0)
+    for _ in range(500):
+        G, D = parts(rho)
+        step = (s_a * G + base - s1 * s2 * rho) / (s1 * s2 * (1 - s_a * D))
+        rho = min(max(rho + step, mp.mpf(-1)), mp.mpf(1))
+        if abs(step) < mp.mpf(10) ** -40:
+            break
+    G, D = parts(rho)
+    gain = 1 - s_a * D
+    return {"ck": G, "ntk": G / gain, "ntk_full": G + s1 * s2 * rho * D / gain}[kernel]
+
+
+@pytest.mark.parametrize("kernel", ["ck", "ntk", "ntk_full"])
+@pytest.mark.parametrize("name", SLOPES)
+def test_nearly_parallel_rows_have_all_digits(name, kernel):
+    rng = np.random.default_rng(0)
+    with mp.workdps(50):
+        for case in range(24):
+            x, away = rng.normal(size=(2, 3))
+            x *= 10.0 ** rng.uniform(-6, 6) / np.linalg.norm(x)
+            size = np.linalg.norm(x) * 10.0 ** rng.uniform(-12, 0)
+            X = np.stack([x, rng.choice([1, 1 + 1e-7, -1, 50]) * x + size * away])
+            center, s_c = bool(case % 2), float(rng.choice([0, rng.uniform()]))
+            limit = 1 / (SLOPES[name][0] ** 2 + SLOPES[name][1] ** 2)
+            s_a = limit * (1 - 10 ** rng.uniform(-3, 0))
+            K = deq_kernel(
+                X, activation=name, kernel=kernel, recurrent_var=s_a, input_var=0.7, bias_var=s_c,
+                center=center, tau0=1.0,
+            )  # fmt: skip
+            value = truth(*X, name, kernel, s_a, 0.7, s_c, center)
+            assert abs(K[0, 1] - float(value)) <= 1e-11 * np.sqrt(K[0, 0] * K[1, 1])
