@@ -31,11 +31,11 @@ def solve_angle(gap, g, k):
     h = (gap.clamp_min(0) / g).clamp_max(2)
     if k > 0:
         h = torch.minimum(h, (3 * gap.clamp_min(0) / k) ** (2 / 3) / 2)
-    for _ in range(100):
+    for _ in range(60):
         theta = 2 * torch.asin((h / 2).sqrt())
         step = (g * h + k * _arc(theta) - gap) / (g + k * theta)
         last, h = h, (h - step).clamp(0, 2)
-        if bool(((h - last).abs() <= 4e-16 * h).all()):
+        if bool((last - h <= 4e-15 * h).all()):  # rounding is less, and goes up, too
             break
     theta = 2 * torch.asin((h / 2).sqrt())
     return h, _arc(theta), theta
