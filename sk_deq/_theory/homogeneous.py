@@ -18,7 +18,7 @@ _SERIES = [(-1) ** (n + 1) * 2 * n / math.factorial(2 * n + 1) for n in range(1,
 
 
 def slopes(phi):
-    """a and b."""
+    """a and b of phi(t) = a t + b |t|."""
     up, down = phi(torch.tensor([1.0, -1.0], dtype=torch.float64)).tolist()
     return (up - down) / 2, (up + down) / 2
 
@@ -51,7 +51,7 @@ def _arc(theta):
 
 
 def solve_gap(spec, gap):
-    """Correlations, and G and D of deviations 1, for the gaps of pairs."""
+    """Correlations, and E phi phi' and its slope for deviations 1, of pairs by their gaps."""
     a, b = slopes(spec.phi)
     arc_share, total = 2 / math.pi * b * b, a * a + b * b
     g = 1 - spec.recurrent_var * total

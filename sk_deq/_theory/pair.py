@@ -154,13 +154,13 @@ class DEQPairKernel(PairKernel):
         """Correlations, G and D for the columns of `rows` and cosines."""
         spec, (n1, s1, mean1, square1), (n2, s2, mean2, square2) = self.spec, first, second
         s_a, s_b, s_c = spec.recurrent_var, spec.input_var, spec.bias_var
+        sine = (1 - r) * (1 + r) if sine is None else sine
+        if spec.activation.homogeneous and not r.is_complex():
+            return solve_pair(spec, first, second, r, sine)
         base = s_b * (n1 * n2 * r) + s_c
         shift = centring_shift(spec.offset, mean1, mean2)
         if r.is_complex():
             return solve_correlation(dual, shift, s_a, base, s1 * s2)
-        sine = (1 - r) * (1 + r) if sine is None else sine
-        if spec.activation.homogeneous:
-            return solve_pair(spec, first, second, r, sine)
         # shares of the deviations: of activity and bias, and of the input; a^2 + b^2 = 1
         (a1, b1), (a2, b2) = (
             ((s_a * square + s_c).clamp_min(0).sqrt() / s, s_b**0.5 * n / s)
