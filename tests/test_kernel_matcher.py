@@ -14,7 +14,6 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_deq._kernel_matcher import KernelMatcher
 from sk_deq._theory.engine import kernel_matrix
@@ -246,12 +245,6 @@ def test_output_in_pandas_has_names():
     assert list(frame.fit_transform(_rows(20, 5)).columns) == [
         f"kernelmatcher{i}" for i in range(3)
     ]
-
-
-@pytest.mark.slow
-@parametrize_with_checks([KernelMatcher(5)])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
 
 
 def test_norms_outside_those_of_fit_cost_in_proportion_to_the_rows(monkeypatch):

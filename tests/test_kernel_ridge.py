@@ -364,13 +364,11 @@ def test_memory_is_asked_for_first(monkeypatch):
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        DEQKernelRidge(),
         DEQKernelRidge([0.1, 1.0]),
-        DEQKernelRidgeClassifier(),
         DEQKernelRidgeClassifier([0.1, 1.0], class_weight="balanced"),
     ]
 )
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_checks_with_given_penalties(estimator, check):
     check(estimator)
 
 
