@@ -49,6 +49,31 @@ def test_bins_are_piecewise_linear_between_quartiles():
         np.testing.assert_allclose(encoded[:, 3 + k], expected, atol=1e-12)
 
 
+def test_both_are_one_after_the_other():
+    X = _skewed()
+    rows = torch.tensor(X)
+    scores, bins, both = (_fit(X, kind).transform(rows) for kind in ("quantile", "bins", "both"))
+    torch.testing.assert_close(both, torch.cat([scores, bins[:, 3:]], 1), rtol=0, atol=0)
+    blocks = _fit(
+        X, "both"
+    ).blocks  # a weight for each column, each score, and all bins of a column
+    assert len(torch.unique(blocks)) == 3 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "kinds"),
+    [
+        (699, 3, ["quantile", "bins", "plain"]),
+        (700, 3, ["both", "plain"]),
+        (999, 20, ["quantile", "bins", "plain"]),
+        (1000, 20, ["both", "plain"]),
+    ],
+)
+def test_many_rows_tell_both_apart(n, p, kinds):
+    X = torch.randn(n, p, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert [encoding.kind for encoding in fit_encodings(X, torch.ones(n).double())] == kinds
+
+
 @pytest.mark.parametrize("kind", ["quantile", "bins"])
 def test_outside_the_training_rows_what_is_added_stays_where_it_is(kind):
     X = _skewed()

@@ -162,7 +162,7 @@ def test_a_linear_model_behind_features(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["quantile", "bins"])
+@pytest.mark.parametrize("encoding", ["quantile", "both"])
 @pytest.mark.parametrize(
     "estimator", [DEQKernelRidge(), EquivalentExplicitRegressor(16, hyperparameters="loo")]
 )

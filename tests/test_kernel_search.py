@@ -338,6 +338,34 @@ def test_many_rows_are_searched_on_a_sample_in_proportion_to_the_classes(monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("n", "n_deciding"), [(1000, 0), (1200, 300), (2500, 500)])
+def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding, monkeypatch):
+    learnt, decided, learn, errors_at = [], [], search.learn_weights, Data.errors_at
+
+    def learn_weights(trial, data, *args):
+        learnt.append(data.X[:, 0])
+        assert args[-1] == (n_deciding > 0)
+        return learn(trial, data, *args)
+
+    def count(self, K, alpha):
+        if self.n_left_out < len(self.X):
+            decided.append(self.X[-self.n_left_out :, 0])
+        return errors_at(self, K, alpha)
+
+    monkeypatch.setattr(search, "learn_weights", learn_weights)
+    monkeypatch.setattr(Data, "errors_at", count)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 3))
+    y = np.sin(2 * X[:, 0]) + 0.1 * rng.normal(size=n)
+    model = DEQKernelRidge(encoding=None, random_state=0).fit(X, y)
+    assert model.feature_weights_[0] > 10 * model.feature_weights_[1]
+    assert (len(decided) > 1) == (n_deciding > 0)
+    for rows in decided:
+        assert len(rows) == n_deciding and not torch.isin(rows, learnt[0]).any()
+    assert len(learnt[0]) == min(n, 2000) - n_deciding
+
+
+@pytest.mark.slow
 def test_units_of_inputs_and_targets_do_not_matter():
     X, y = _diabetes(80)
     reference = DEQKernelRidge().fit(X, y).predict(X)

@@ -24,7 +24,7 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
     candidates : sequence of dict or None
         Kernels among which the others are searched; None: they are the paper's.
     classify : bool
-    encoding : {"auto", "quantile", "bins", None}
+    encoding : {"auto", "quantile", "bins", "both", None}
     feature_weights : bool
         Whether to learn them.
     seed : int

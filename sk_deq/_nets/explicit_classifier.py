@@ -45,7 +45,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         with the least leave-one-out error. None, and "loo" with more than 5,000 rows, which serve a
         network trained from scratch better: the paper's activation "relu", recurrent_var=0.2,
         bias_var=0.0, center=True and scaling "rms".
-    encoding : {"auto", "quantile", "bins", None}, default="auto"
+    encoding : {"auto", "quantile", "bins", "both", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
     feature_weights : {"auto", None}, default="auto"

@@ -49,7 +49,7 @@ class RidgeConfig:
         Whether they were given as an array, be it of one.
     search, weigh_features : bool
         Whether the other DEQ parameters are searched, and the features weighted.
-    encodings : sequence of {"plain", "quantile", "bins"}
+    encodings : sequence of {"plain", "quantile", "bins", "both"}
         What the search may do with columns.
     method, solver, n_components, tol, max_iter
         As for the estimators.

@@ -51,16 +51,17 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         among a few kernels, see Notes; those that are given stay. None: not searched, but
         recurrent_var=0.9, bias_var=0.1, center=False, kernel "ck", activation "relu", scaling
         "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
-    encoding : {"auto", "quantile", "bins", None}, default="auto"
+    encoding : {"auto", "quantile", "bins", "both", None}, default="auto"
         What the kernel sees beside each column of more than four values: its normal score
-        ("quantile"), or its place in each of four bins between quartiles ("bins", piecewise
-        linear). More than 100 such columns are left alone. "auto": nothing unless the kernel is
-        searched; then "quantile", but "bins" or None where that lowers the leave-one-out errors by
-        more than 5 %.
+        ("quantile"), its place in each of four bins between quartiles ("bins", piecewise linear),
+        or both. More than 100 such columns are left alone. "auto": nothing unless the kernel is
+        searched; then "both" from 700 rows on and 50 for each such column, else "quantile", but
+        "bins", where not both, or None where that lowers the leave-one-out errors by more than 5 %.
     feature_weights : {"auto", None}, default="auto"
         Whether a search also weights the features, x_j to v_j^(1/2) x_j. "auto": where that lowers
-        the leave-one-out errors by more than 10 %. Columns of one-hot code share a weight, as do
-        columns that leave their most frequent value in fewer than five rows.
+        the leave-one-out errors by more than 10 %, or, with more than 1,000 rows, those of rows
+        that the weights were not learnt from. Columns of one-hot code share a weight, as do columns
+        that leave their most frequent value in fewer than five rows.
     method : {"exact", "high_dim"}, default="exact"
         The exact kernel, or its high-dimensional approximation by four numbers.
     solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"

@@ -4,7 +4,7 @@ r"""Columns as the kernel sees them, and which of them share a feature weight.
 the normal distribution at its rank, so that the tails of a skewed column are pulled in and its
 crowded middle is spread. "bins" adds the piecewise-linear encoding, clip((x - a) / (b - a), 0, 1)
 for each bin [a, b] between quartiles, so that one range of a number can matter more than another
-(Gorishniy, Rubachev and Babenko, NeurIPS 2022).
+(Gorishniy, Rubachev and Babenko, NeurIPS 2022). "both" adds both, which many rows can tell apart.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from .._scaling import standard_deviations
 from .._state import storable
 from .._torch import single_thread
 
-ENCODINGS = ("quantile", "bins", "plain")  # in this order
+ENCODINGS = ("both", "quantile", "bins", "plain")  # in this order
 MAX_NUMBERS = 100  # numeric columns that are encoded; more are pixels or spectra
 _N_BINS = 4
 _FEW_VALUES = 4  # a column of so many distinct values has no ranks to speak of
 _MAX_KNOTS = 256  # of a normal score
+_MANY_ROWS, _PER_NUMBER = 700, 50  # rows from which, in all and for every number, "both" is best
 _RARE = 5  # rows in which a column leaves its most frequent value, to have a weight of its own
 
 
@@ -30,7 +31,7 @@ class Encoding:
 
     Parameters
     ----------
-    kind : {"plain", "quantile", "bins"}
+    kind : {"plain", "quantile", "bins", "both"}
     scores : tuple of (column, knots, values)
         Columns that get a piecewise linear function of themselves.
     blocks : tensor of shape (n_encoded,)
@@ -70,7 +71,10 @@ class Encoding:
 
 
 def kinds_of(encoding):
-    """The kinds that an estimator's parameter `encoding` leaves to choose from."""
+    """The kinds that an estimator's parameter `encoding` leaves to choose from.
+
+    `fit_encodings` leaves out "both" or its parts, by the number of rows.
+    """
     return ENCODINGS if encoding == "auto" else (encoding or "plain",)
 
 
@@ -81,12 +85,16 @@ def plain_encoding(X):
 
 @single_thread()
 def fit_encodings(X, w, kinds=ENCODINGS):
-    """The Encodings of these kinds that differ, for rows X (n, n_features) of weights w (n,)."""
+    """The Encodings of these kinds that suit rows X (n, n_features) of weights w (n,)."""
     plain = plain_encoding(X)
     found = {"plain": plain}
     numbers = [j for j in range(X.shape[1]) if len(torch.unique(X[:, j])) > _FEW_VALUES]
     if not 0 < len(numbers) <= MAX_NUMBERS:
         return [plain]
+    if len(kinds) > 1:
+        many = len(X) >= max(_MANY_ROWS, _PER_NUMBER * len(numbers))
+        needless = {"quantile", "bins"} if many else {"both"}
+        kinds = [kind for kind in kinds if kind not in needless]
     for kind, functions in _FUNCTIONS.items():
         if kind not in kinds:
             continue
@@ -145,8 +153,9 @@ def _bins(x, w):
 
 
 _FUNCTIONS = {
-    "bins": (_bins,),
     "quantile": (_normal_scores,),
+    "bins": (_bins,),
+    "both": (_normal_scores, _bins),
 }
 
 

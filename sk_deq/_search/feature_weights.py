@@ -11,11 +11,12 @@ from .candidates import without_bias
 from .criterion import ALPHAS, log_loss, squared_error
 
 _STEP, _MOMENTA = 0.2, (0.7, 0.95)
-_STEPS = {"classification": 12, "regression": 24}
+_STEPS = {"classification": 12, "regression": 24}  # as many as for regression if others judge
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
 _ROWS = 500  # that a step looks at
-_PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out
+_PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out;
+# if others judge, below 1
 
 
 def _objective(data, parameters, log_v, others, prior):
@@ -41,7 +42,7 @@ def _objective(data, parameters, log_v, others, prior):
     return objective + prior * (log_v - log_v.mean()).square().sum()
 
 
-def learn_weights(trial, data, bias_given):
+def learn_weights(trial, data, bias_given, judged):
     """Descend the criterion by Adam from a Trial's equal weights.
 
     In single precision, which is enough for a direction; in double where K + alpha is singular to
@@ -54,6 +55,8 @@ def learn_weights(trial, data, bias_given):
         The rows, encoded as those of the trial; each step looks at some.
     bias_given : bool
         Whether bias_var stays as it is.
+    judged : bool
+        Whether other rows will judge the weights, so that more steps can do no harm.
 
     Returns
     -------
@@ -75,20 +78,20 @@ def learn_weights(trial, data, bias_given):
         )
     )
     try:
-        x = _descend(data.to(torch.float32), parameters, others, low, high)
+        x = _descend(data.to(torch.float32), parameters, others, low, high, judged)
     except torch.linalg.LinAlgError:
-        x = _descend(data, parameters, others, low, high)
+        x = _descend(data, parameters, others, low, high, judged)
     v = x[:-3].exp()[data.encoding.blocks]
     bias_var = parameters["bias_var"] if bias_given else float(x[-2].exp()) * input_var
     return v * moments.sum() / (moments @ v), bias_var, float(x[-3].exp())
 
 
-def _descend(data, parameters, others, low, high):
+def _descend(data, parameters, others, low, high, judged):
     """Adam from log v = 0 and `others`, which stay between low and high; in the dtype of data."""
     others, low, high = (bound.to(data.X) for bound in (others, low, high))
     blocks = _blocks(data)
-    last, prior = _STEPS[data.task], _PRIOR[data.task] / len(data.X)
-    check = last * 2 // 5
+    last, prior = _STEPS["regression" if judged else data.task], _PRIOR[data.task] / len(data.X)
+    check, promise = last * 2 // 5, 1 if judged else _PROMISE
     x = torch.cat([others.new_zeros(int(data.encoding.blocks.max()) + 1), others])
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
     for step in range(1, last + 1):
@@ -97,7 +100,7 @@ def _descend(data, parameters, others, low, high):
         objective = _objective(block, parameters, x[:-3], x[-3:], prior)
         if step == 1:
             first = objective.detach()
-        elif step == check and objective > _PROMISE * first:
+        elif step == check and objective > promise * first:
             break
         if out_of_time("the search"):
             break

@@ -2,7 +2,8 @@ r"""The kernel of a table, chosen by closed-form leave-one-out: nothing is fitte
 
 A few candidate kernels are compared by the predictions for every row of the model fitted without
 it. Then the features get weights, x_j -> v_j^(1/2) x_j, by gradient descent on the same criterion;
-they are kept only if they pay. The more a step costs, the fewer rows it looks at.
+they are kept only if they pay: on rows that the descent did not see, where there are enough. The
+more a step costs, the fewer rows it looks at.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,14 +21,13 @@ from .encodings import Encoding, fit_encodings
 from .feature_weights import learn_weights
 
 MAX_ROWS = 2000  # rows that are searched on: by the descent of weights, and in the final round
-_ROWS = 1000  # of them, by which weights are judged
+_ROWS = 1000  # of them, on which weights are compared; with more rows there is a final round
 _FEW_ROWS = 500  # of these, on which kernels and encodings are compared
 _ROUGH = 0.98  # the errors of a rough kernel are multiplied by this there: more rows help it most
-_LEFT_OUT = 500  # rows that are left out in the final round
+_LEFT_OUT, _OF_ALL = 500, 4  # rows that decide the final round: so many, or one in so many
 _MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
 _OTHER_ENCODING = 0.95  # likewise for an encoding that is not the first
-# by how much weights must lower the criterion: as so many rows of all, but at most by a tenth
-_GAIN, _OF_ROWS = 0.1, 100
+_GAIN = 0.1  # by how much weights must lower the criterion if it is of rows they were learnt from
 
 
 @dataclass
@@ -98,7 +98,7 @@ def search_kernel(
         Penalties to compare; None means `ALPHAS` times the mean diagonal of the kernel.
     feature_weights : bool
         Whether to learn them.
-    encodings : sequence of {"plain", "quantile", "bins"}
+    encodings : sequence of {"plain", "quantile", "bins", "both"}
         Those to compare.
     candidates : sequence of dict
         Kernels to compare.
@@ -139,19 +139,18 @@ def search_kernel(
             trial.criterion /= _OTHER_ENCODING
         best = min(trials, key=lambda trial: trial.criterion)
         trials.remove(best)
-        data = _of(best, tables)
+        n_deciding = _n_deciding(len(X))
+        data = _of(best, tables).part(slice(len(X) - n_deciding))
         best = _on(best, data.part(slice(_ROWS)))
         trials.append(best)
         for start in _starts(trials, best) if weigh else ():
             if out_of_time("the search"):
                 break
-            trials.append(_weighted(start, best, data, given))
+            trials.append(_weighted(start, best, data, given, n_deciding > 0))
             step()
     trials.sort(key=lambda trial: trial.criterion)
-    rough = [trial for trial in trials if _is_rough(trial) != _is_rough(trials[0])][:1]
-    rough = [_on(trial, _of(trial, tables).part(slice(_ROWS))) for trial in rough]
     table = results_table(trials)
-    finalists = _final_round(trials[:1] + rough, tables)
+    finalists = _final_round(trials, tables, n_deciding)
     return [
         Choice(
             trial.parameters, trial.relative_alpha, trial.data.encoding, trial.feature_weights,
@@ -161,20 +160,37 @@ def search_kernel(
     ]  # fmt: skip
 
 
-def _final_round(trials, tables):
-    """Trials by their errors on all rows that there are, if those are more than before."""
-    n = len(tables[0].X)
-    if len(trials) == 1 or n <= _ROWS or out_of_time("the search"):
-        return trials
-    errors = []
+def _n_deciding(n_rows):
+    """How many of the rows, the last ones, decide the final round, if there is one."""
+    return min(_LEFT_OUT, n_rows // _OF_ALL) if n_rows > _ROWS else 0
+
+
+def _final_round(trials, tables, n_deciding):
+    """The best of the rough and of the other kernels, of trials in the order of the criterion.
+
+    The last rows, which weights were not learnt from, decide if there are any: between these, and
+    between each with weights and the best without.
+    """
+    decides = n_deciding > 0 and not out_of_time("the search")
+    found = {}
     for trial in trials:
-        data = _of(trial, tables).part(slice(None), _LEFT_OUT).weighted(trial.feature_weights)
-        K, level = data.kernel(trial.parameters)
-        error = data.errors_at(K, level * trial.relative_alpha)[0]
-        errors.append(error * (_ROUGH if _is_rough(trial) else 1))
-    errors = torch.stack(errors)
-    order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
-    return [trials[i] for i in order]
+        weighted = decides and trial.feature_weights is not None
+        if (_is_rough(trial), False) not in found:
+            found.setdefault((_is_rough(trial), weighted), trial)
+    seen = slice(min(_ROWS, len(tables[0].X) - n_deciding))
+    finalists = [_on(trial, _of(trial, tables).part(seen)) for trial in found.values()]
+    if decides and len(finalists) > 1:
+        errors = []
+        for trial in finalists:
+            data = _of(trial, tables).part(slice(None), n_deciding)
+            K, level = data.weighted(trial.feature_weights).kernel(trial.parameters)
+            error = data.errors_at(K, level * trial.relative_alpha)[0]
+            errors.append(error * (_ROUGH if _is_rough(trial) else 1))
+        errors = torch.stack(errors)
+        order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
+        finalists = [finalists[i] for i in order]
+    best, *others = finalists
+    return [best, *[trial for trial in others if _is_rough(trial) != _is_rough(best)][:1]]
 
 
 def _scored(pairs, step, near=None):
@@ -206,7 +222,8 @@ def _on(trial, data):
     """A Trial on other rows, with the same criterion."""
     if len(data.X) == len(trial.data.X):
         return trial
-    score = data.weighted(trial.feature_weights).score(trial.parameters)
+    weighted = data.weighted(trial.feature_weights)
+    score = weighted.score(trial.parameters, trial.relative_alpha)
     at = int(score.relative_to(score.errors.amin(1)).argmin())
     return replace(trial, data=data, score=score, at=at)
 
@@ -221,13 +238,16 @@ def _starts(trials, best):
     return [trial for trial in starts if is_angular(trial.parameters)]
 
 
-def _weighted(start, best, table, given):
-    """The Trial of a candidate with feature weights, learnt on a table, beside the best without."""
-    v, bias_var, alpha = learn_weights(start, table, "bias_var" in given)
+def _weighted(start, best, table, given, judged):
+    """The Trial of a candidate with feature weights, learnt on a table, beside the best without.
+
+    Unless other rows will judge them, they have to lower its criterion by a tenth.
+    """
+    v, bias_var, alpha = learn_weights(start, table, "bias_var" in given, judged)
     parameters = {**start.parameters, "bias_var": bias_var}
     score = best.data.weighted(v).score(parameters, alpha)
     gain = score.relative_to(best.score.errors[:, best.at])
-    criterion = best.criterion * float(gain.min()) / (1 - min(_GAIN, _OF_ROWS / len(table.X)))
+    criterion = best.criterion * float(gain.min()) / (1 if judged else 1 - _GAIN)
     return Trial(best.data, parameters, score, criterion, int(gain.argmin()), v)
 
 
