@@ -177,8 +177,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
     The search compares four kernels on at most 500 distinct rows, drawn by `random_state`: smooth
     and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It
     and the roughest get feature weights by gradient descent on their leave-one-out errors, each
-    step on some 500 of at most 2,000 rows, and are judged on 1,000. All 2,000 decide between a
-    smooth kernel and the roughest. Errors are the squared error
+    step on some 500 of up to 3,000 rows. With more than 1,000 rows others decide whether weights
+    stay, and between a smooth kernel and the roughest. Errors are the squared error
     and the log-loss, with equal weight.
 
     References

@@ -11,7 +11,8 @@ from .candidates import without_bias
 from .criterion import ALPHAS, log_loss, squared_error
 
 _STEP, _MOMENTA = 0.2, (0.7, 0.95)
-_STEPS = {"classification": 12, "regression": 24}  # as many as for regression if others judge
+_STEPS = {"classification": 12, "regression": 24}
+_JUDGED_STEPS, _OF_ROWS = 24, 1500  # steps if others judge, for so many rows
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
 _ROWS = 500  # that a step looks at
@@ -90,7 +91,8 @@ def _descend(data, parameters, others, low, high, judged):
     """Adam from log v = 0 and `others`, which stay between low and high; in the dtype of data."""
     others, low, high = (bound.to(data.X) for bound in (others, low, high))
     blocks = _blocks(data)
-    last, prior = _STEPS["regression" if judged else data.task], _PRIOR[data.task] / len(data.X)
+    prior = _PRIOR[data.task] / len(data.X)
+    last = _JUDGED_STEPS * max(1, round(len(data.X) / _OF_ROWS)) if judged else _STEPS[data.task]
     check, promise = last * 2 // 5, 1 if judged else _PROMISE
     x = torch.cat([others.new_zeros(int(data.encoding.blocks.max()) + 1), others])
     mean, square = torch.zeros_like(x), torch.zeros_like(x)

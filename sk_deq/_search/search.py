@@ -20,11 +20,12 @@ from .criterion import Data, Trial, compare, results_table
 from .encodings import Encoding, fit_encodings
 from .feature_weights import learn_weights
 
-MAX_ROWS = 2000  # rows that are searched on: by the descent of weights, and in the final round
+MAX_ROWS = 2000  # rows that are searched on, by the descent of weights and in the final round ...
+_SHARE, _MOST = 4, 2  # ... or one in so many, if that is more, up to so many times as many
 _ROWS = 1000  # of them, on which weights are compared; with more rows there is a final round
 _FEW_ROWS = 500  # of these, on which kernels and encodings are compared
 _ROUGH = 0.98  # the errors of a rough kernel are multiplied by this there: more rows help it most
-_LEFT_OUT, _OF_ALL = 500, 4  # rows that decide the final round: so many, or one in so many
+_DECIDE = 4  # one in so many decides the final round
 _MOST_OF_ALL = 1 - 1e-12  # of the weight; errors of a row that has more are rounding
 _OTHER_ENCODING = 0.95  # likewise for an encoding that is not the first
 _GAIN = 0.1  # by how much weights must lower the criterion if it is of rows they were learnt from
@@ -162,7 +163,7 @@ def search_kernel(
 
 def _n_deciding(n_rows):
     """How many of the rows, the last ones, decide the final round, if there is one."""
-    return min(_LEFT_OUT, n_rows // _OF_ALL) if n_rows > _ROWS else 0
+    return n_rows // _DECIDE if n_rows > _ROWS else 0
 
 
 def _final_round(trials, tables, n_deciding):
@@ -252,18 +253,19 @@ def _weighted(start, best, table, given, judged):
 
 
 def _some_rows(X, y, w, keys, classify):
-    """At most MAX_ROWS distinct rows, drawn by their keys, in proportion to the classes.
+    """MAX_ROWS or more distinct rows, drawn by their keys, in proportion to the classes.
 
     In the order of their keys, so that any part is drawn at random.
     """
     rows = torch.nonzero(w > 0)[:, 0]
     distinct, first = smallest_keys(keys[rows], len(rows))
-    if len(distinct) > MAX_ROWS:
+    most = max(MAX_ROWS, min(len(distinct) // _SHARE, _MOST * MAX_ROWS))
+    if len(distinct) > most:
         order = torch.arange(len(distinct), device=w.device)  # by key: at random
         if classify:
             label = torch.cat([torch.zeros_like(y[:, :1]), y], 1).argmax(1)
             order = torch.argsort(label[rows][first], stable=True)
-        picked = order[torch.arange(MAX_ROWS, device=w.device) * len(order) // MAX_ROWS]
+        picked = order[torch.arange(most, device=w.device) * len(order) // most]
         rows = rows[torch.isin(keys[rows], distinct[picked])]
     rows = rows[keys[rows].argsort(stable=True)]  # sums round alike in whatever order rows come
     X, y, w = to_tensor(take(X, rows), dtype=torch.float64), y[rows], w[rows]
