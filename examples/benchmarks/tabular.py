@@ -10,6 +10,7 @@ squared error, AUC is that of each class against the others; seconds are the pro
 and predict per fold, on one thread: what it would take on an idle core, whatever else runs beside.
 
 --peers FILE adds the columns of a table of scores measured elsewhere; --summary only summarises.
+Where bencheval is installed there is a column of Elo ratings: 400 more are ten wins for a loss.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import csv
 import io
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -365,6 +367,7 @@ def summarise(scores, seconds, loss, auc):
         {
             "mean": scores.mean(),
             "mean rank": ranks.mean(),
+            "Elo": elo(rounded),
             "PMA": 100 * share.mean(),
             "P90": 100 * (share >= 0.9).mean(),
             "P95": 100 * (share >= 0.95).mean(),
@@ -374,6 +377,18 @@ def summarise(scores, seconds, loss, auc):
         }
     ).dropna(axis=1, how="all")
     return table.loc[scores.columns].sort_values("mean rank")
+
+
+def elo(scores):
+    """Elo ratings by the wins of each model over each, of mean 1,000; NaN without bencheval."""
+    if scores.shape[1] == 1 or find_spec("bencheval") is None:
+        return np.nan
+    from bencheval.evaluator import BenchmarkEvaluator
+
+    errors = (1 - scores).rename_axis("task").reset_index()
+    rows = errors.melt("task", var_name="method", value_name="metric_error")
+    evaluator = BenchmarkEvaluator(columns_to_agg_extra=[])
+    return evaluator.compute_elo(rows, include_quantiles=False)["elo"]
 
 
 def critical_difference(n_models, n_sets):
