@@ -42,17 +42,19 @@ def dual_function(activation, s1, s2, n_correlations=1):
     callable
         Takes a float64 tensor broadcastable to (n1, n2, n), returns two of its broadcast shape.
     """
-    if not (activation.kinks or activation.homogeneous or activation.dual in SHORT):
-        for n_terms in (64, 256):
+    # of a callable that may have a kink at 0 the coefficients are right, and tell whether it does
+    at_zero = set(activation.kinks) == {0.0}
+    smooth = not activation.kinks or (at_zero and activation.dual is None)
+    if smooth and not (activation.homogeneous or activation.dual in SHORT):
+        for n_terms in (64, 256) if activation.dual else (64, 256, 1024):
             a1, a2, left_out = _short_series(activation, s1, s2, n_terms)
             short = left_out <= 1e-29
             if short.all():
                 return _series(a1, a2, s1, s2)
             if not (left_out <= 1e-13).any():  # it falls like exp(-c sqrt(n_terms))
                 break
-        if activation.dual is not None and short.any() and n_correlations <= 100:
-            return _mixed(_series(a1, a2, s1, s2), activation.dual, short, s1, s2)
-    at_zero = set(activation.kinks) == {0.0}
+        if (activation.dual or at_zero) and short.any() and n_correlations <= 100:
+            return _mixed(_series(a1, a2, s1, s2), _pairwise(activation), short, s1, s2)
     if activation.dual is None and at_zero:
         if len(s1) * len(s2) > 1024:
             return _tabulated_polar(activation, s1, s2)
@@ -204,8 +206,13 @@ def _at_angles(activation, s1, s2, n_angles):
 
 def _direct(activation, s1, s2):
     """By the closed form, or else by quadrature, for phi smooth but at 0."""
-    dual = activation.dual or partial(polar, activation.with_slope)
+    dual = _pairwise(activation)
     return lambda r, w=None: dual(s1[:, None, None], s2[None, :, None], r, w)
+
+
+def _pairwise(activation):
+    """The dual of single pairs, by the closed form, or else by quadrature."""
+    return activation.dual or partial(polar, activation.with_slope)
 
 
 def _tabulated_polar(activation, s1, s2):

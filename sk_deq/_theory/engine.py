@@ -70,7 +70,8 @@ def _kernel_matrix(pair, X, Y, n_threads):
     values = _values(pair, first.norms if symmetric else norms)
     first.values, second.values = values[: len(X)], values[-len(second.X) :]
     whole = (slice(None), first), (slice(None), second)
-    if few or (heavy and out.numel() <= _FEW_OF_MANY[True] * len(groups) ** 2):  # few on average
+    on_average = out.numel() / len(groups) ** 2
+    if few or (len(groups) > 1 and on_average <= _FEW_OF_MANY[heavy]):
         _fill(out, pair, None, *whole, symmetric, 1 if few else n_threads)
         return out
     groups = groups if pair.homogeneous else _existing(pair, norms, groups)
@@ -192,7 +193,7 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     triangle = symmetric and (ranges is None or ranges[0] == ranges[1])
     size = _TILE if out.is_cpu else 16 * _TILE
     if table is None:
-        size = 64 if pair.has_entries else 16
+        size = 64 if pair.has_entries else 32
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
