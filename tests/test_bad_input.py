@@ -261,6 +261,7 @@ row(lambda: make_gaussian_mixture(9, 3, mean_shift=np.nan), ValueError, "mean_sh
 # modules
 row(lambda: modules.DEQ(0, 4), InvalidParameterError, "'in_features' parameter of DEQ")
 row(lambda: modules.DEQ(3, 4, solver="newton"), InvalidParameterError, "'solver' parameter")
+row(lambda: modules.ExactNetwork(3, 4, "relu"), TypeError, "match must be a GatedNetwork, got str")
 row(lambda: modules.DEQ(3, 4, tol=0.0), InvalidParameterError, "'tol' parameter")
 row(lambda: modules.DEQ(3, 4, tol=np.nan), InvalidParameterError, "'tol' parameter")
 row(lambda: modules.DEQ(3, 4, max_iter=0), InvalidParameterError, "'max_iter' parameter")

@@ -150,7 +150,7 @@ class BaseKernelRidge(DEQEstimator):
                 f"y has {targets.shape[1]} outputs, the first chunk had {stream.center.shape[0]}."
             )
         rows = rows_of(X), targets, weight
-        if stream is None:
+        if stream is None and self.landmarks is None:  # which settle the scale where they are given
             warn_of_one_row(len(targets))
         stream = begin_stream(*rows, config) if stream is None else stream
         stream = stream.plus(part_of(stream, *rows, config.classify))
