@@ -16,7 +16,8 @@ from ._callbacks import begin_fit
 from ._memory import require_memory
 from ._progress import stage
 from ._scaling import InputScaler, row_norms
-from ._theory.engine import kernel_matrix, normalise
+from ._theory.directions import normalise
+from ._theory.engine import kernel_matrix
 from ._theory.four_numbers import deq_numbers, require_high_dim
 from ._theory.gated import exact_match
 from ._theory.matching import MatchResult, solve_matching

@@ -37,6 +37,16 @@ def validate_data(estimator, X, *args, reset=True, **kwargs):
     return checked
 
 
+def warn_of_one_row(n_rows):
+    """Warn where the first call of partial_fit brings one row."""
+    if n_rows == 1:
+        warn(
+            "The first call of partial_fit brings one row, and it settles the scale of the input, "
+            "and landmarks that are not given, for all calls. Begin with more rows.",
+            UserWarning,
+        )
+
+
 def _needs_preparation(message):
     """Whether an error of scikit-learn's is for strings or missing cells in X."""
     return "could not convert string" in message or "Input X contains NaN" in message

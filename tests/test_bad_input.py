@@ -74,6 +74,17 @@ class Raised(Exception):
     """Carries the error of a method, so that one of fit cannot be taken for it."""
 
 
+def student(name):
+    """A call that fits one to rows of other features than its teacher knows."""
+    quick = {"hyperparameters": None, "max_epochs": 1}
+
+    def call():
+        teacher = tiny(name.replace("EquivalentExplicit", "DEQ"), **quick).fit(X, target_of(name))
+        tiny(name, teacher=teacher, **quick).fit(X[:, :2], target_of(name))
+
+    return call
+
+
 def kernel(*args, **params):
     return lambda: deq_kernel(*(args or (X,)), **params)
 
@@ -177,6 +188,8 @@ for name in ("DEQClassifier", "DEQRegressor"):
     row(fit(name, tol=-1.0), InvalidParameterError, "'tol' parameter")
 for name in ("EquivalentExplicitClassifier", "EquivalentExplicitRegressor"):
     row(fit(name, teacher=LinearRegression()), (TypeError, ValueError), "teacher")
+    row(student(name), ValueError,
+        "X has 2 features, the teacher was fitted on 3")  # fmt: skip
     row(lambda name=name: getattr(sk_deq, name).from_deq(LinearRegression()), TypeError,
         "got LinearRegression")  # fmt: skip
 
@@ -248,6 +261,7 @@ row(lambda: make_gaussian_mixture(9, 3, mean_shift=np.nan), ValueError, "mean_sh
 # modules
 row(lambda: modules.DEQ(0, 4), InvalidParameterError, "'in_features' parameter of DEQ")
 row(lambda: modules.DEQ(3, 4, solver="newton"), InvalidParameterError, "'solver' parameter")
+row(lambda: modules.ExactNetwork(3, 4, "relu"), TypeError, "match must be a GatedNetwork, got str")
 row(lambda: modules.DEQ(3, 4, tol=0.0), InvalidParameterError, "'tol' parameter")
 row(lambda: modules.DEQ(3, 4, tol=np.nan), InvalidParameterError, "'tol' parameter")
 row(lambda: modules.DEQ(3, 4, max_iter=0), InvalidParameterError, "'max_iter' parameter")

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler, ProgressBar
 
 from sk_deq import (
     DEQClassifier,
@@ -212,6 +212,44 @@ def test_warm_start_continues_and_cold_start_does_not():
         model.fit(X, y + 1)
     model.set_params(warm_start=False).fit(X, y + 1)
     assert model.module_ is not module
+
+
+def test_a_warm_start_solves_as_the_parameters_say_now():
+    X, y = DIABETES
+    model = DEQRegressor(
+        hyperparameters=None, width=16, train="all", max_epochs=2, warm_start=True, max_iter=40,
+        random_state=0,
+    ).fit(X, y)  # fmt: skip
+    features = model.set_params(max_iter=77, tol=1e-3).fit(X, y).module_.features
+    assert (features.max_iter, features.tol) == (77, 1e-3)
+    with pytest.raises(ValueError, match="NaN"):
+        model.set_params(max_iter=99).fit(X, np.full(len(X), np.nan))
+    assert features.max_iter == 77
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (LRScheduler(), "LRScheduler is of no use here: the learning rate rises to lr"),
+        (("accuracy", EpochScoring("accuracy")), "EpochScoring is of no use here: history_ has"),
+        (ProgressBar(), "ProgressBar is of no use here: verbose=1"),
+        (EarlyStopping(), "EarlyStopping monitors 'valid_loss', and no rows are held out: set"),
+    ],
+    ids=["rate", "score", "bar", "early stopping"],
+)
+def test_callbacks_without_an_effect_are_refused(callback, message):
+    X, y = IRIS
+    model = DEQClassifier(hyperparameters=None, width=8, train="all", callbacks=[callback])
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y)
+
+
+def test_early_stopping_of_skorch_with_rows_that_are_held_out():
+    X, y = IRIS
+    settings = {"hyperparameters": None, "width": 8, "train": "all", "max_epochs": 30}
+    stop = EarlyStopping(patience=2, threshold=10)  # no loss falls by as much
+    model = DEQClassifier(**settings, early_stopping=True, callbacks=[stop], random_state=0)
+    assert model.fit(X, y).n_iter_ == 3
 
 
 class Watch(Callback):
@@ -591,7 +629,7 @@ def test_a_warm_start_whose_warning_is_an_error_changes_nothing():
     X, y = IRIS
     model = DEQClassifier(**SMALL, warm_start=True).fit(X, y)
     before, history = model.predict_proba(X), model.history_
-    model.module_.features.max_iter = 2
+    model.set_params(max_iter=2)
     with pytest.raises(ConvergenceWarning, match="did not converge"):
         model.fit(X, y)
     model.module_.features.max_iter = 100

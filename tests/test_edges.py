@@ -103,6 +103,29 @@ def test_tables_of_rows_tell_where_they_are_not_right():
         row_values(pair, torch.cat([norms, torch.tensor([0.01], dtype=torch.float64)]))
 
 
+@pytest.mark.parametrize("name", ["tanh", "softplus"])
+def test_rows_of_one_norm_next_to_the_limit_need_no_search_for_it(name, monkeypatch):
+    """A table of the angle is right there; nodes beyond the limit are not told of."""
+    X = rows(np.ones(90))
+    spec = {"activation": name, "input_var": 0.7, "kernel": "ntk"}
+    v = 0.995 * edges.limit(X[:2], spec)
+    expected = deq_kernel(X[:20], recurrent_var=v, **spec)
+    monkeypatch.setattr("sk_deq._theory.spec._largest_stable", None)
+    K = deq_kernel(X, recurrent_var=v, **spec)
+    assert scaled_error(K[:20, :20], expected) < 2e-10
+
+
+@pytest.mark.slow
+def test_an_error_takes_no_time():
+    """Where the variances of rows run off, they are given up long before they overflow."""
+    X = rows(np.linspace(0.5, 2.0, 8))
+    for v in (2.753, 20.0):
+        start = time.process_time()
+        with pytest.raises(ValueError, match="use recurrent_var <"):
+            deq_kernel(X, activation="softplus", recurrent_var=v, input_var=0.7, bias_var=0.2)
+        assert time.process_time() - start < 3
+
+
 @pytest.mark.parametrize(
     "range1", [(0.5, 2.0), (1.0, 1.0)], ids=["two octaves of norms", "one norm"]
 )

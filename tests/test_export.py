@@ -134,8 +134,9 @@ def test_labels_keep_their_kind(labels, binary, tmp_path):
         {"activation": "tanh", "input_scaling": "sphere", "bias_var": 0.1},
         {"matching": "high_dim"},
         {"matching": "high_dim", "activation": "erf"},
+        {"matching": "high_dim", "activation": "gelu"},
     ],
-    ids=["homogeneous", "gated", "sphere", "leaky", "clipped"],
+    ids=["homogeneous", "gated", "sphere", "leaky", "clipped", "cubic"],
 )
 def test_features(parameters, tmp_path):
     X = IRIS - IRIS.mean(0)

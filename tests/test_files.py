@@ -164,6 +164,10 @@ def test_damaged_files_are_told_of(written, tmp_path):
         {"is": "dtype", "name": "load"},
         {"is": "call", "name": "os.system"},
         {"is": "object", "class": "KernelMatcher", "state": 3},
+        {"is": "tuple", "class": "KernelMatcher", "items": []},
+        {"is": "module", "class": "KernelMatcher", "state": {"is": "dict", "items": []}},
+        {"is": "array", "items": [], "dtype": "V8", "shape": [0]},
+        {"is": "scalar", "dtype": "O", "value": 1},
         3,
     ],
 )

@@ -11,8 +11,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
 
+from sk_deq import KernelMatcher
 from sk_deq.kernels import deq_kernel, explicit_kernel
-from sk_deq.modules import DEQ, ExplicitNetwork
+from sk_deq.modules import DEQ, ExactNetwork, ExplicitNetwork
 from sk_deq.theory import match_explicit
 
 # torch scripts some of its own functions when they are first needed
@@ -202,6 +203,14 @@ def test_modules_pickle_and_copy(make):
     twin = make()
     twin.load_state_dict(module.state_dict())
     assert torch.equal(twin.eval()(x), module(x))
+
+
+def test_what_modules_show():
+    layers = match_explicit("tanh", recurrent_var=0.2).layers
+    assert repr(DEQ(3, 8, activation="tanh")) == "DEQ(3, 8, activation='tanh')"
+    assert "ExplicitNetwork(\n  3, 8, layers=(hard_tanh)\n" in repr(ExplicitNetwork(3, 8, layers))
+    match = KernelMatcher(8, matching="exact", activation="tanh").fit(np.eye(3)).match_
+    assert repr(ExactNetwork(3, 8, match)) == "ExactNetwork(3, 8, activation='tanh', kernel='ck')"
 
 
 @pytest.mark.slow

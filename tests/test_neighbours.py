@@ -5,6 +5,7 @@ test_parameters.py. Memory is asked for first: test_kernel_ridge.py.
 """
 
 import pickle
+import warnings
 from copy import deepcopy
 
 import numpy as np
@@ -16,12 +17,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import scale
 from skorch.callbacks import Callback
 from test_inputs import data_for
-from tiny import CLASSIFIERS, SETTINGS, tiny, trained
+from tiny import CLASSIFIERS, NETWORKS, SETTINGS, tiny, trained
 
 import sk_deq._ridge.kernel as ridge_kernel
 from sk_deq import DEQKernelRidge
 from sk_deq._solve.leave_one_out import leave_one_out
 
+RIDGES = "DEQKernelRidge", "DEQKernelRidgeClassifier"
 QUICK = {"max_epochs": 2, "hyperparameters": None, "alpha": 0.1}
 NYSTROEM = {"solver": "nystroem", "hyperparameters": None, "alpha": 0.1, "random_state": 0}
 
@@ -95,6 +97,29 @@ def test_a_search_with_callbacks_can_be_copied_and_pickled():
         assert_array_equal(other.predict(X), search.predict(X))
         other.fit(X, y)
     assert not hasattr(model.callbacks[0], "n_epochs_")  # copies are what is called
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_logarithms_of_probabilities(name):
+    X, y = data_for(name)
+    model = trained(name, max_epochs=2).fit(X, y)
+    assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X), rtol=1e-5)
+    far = model.predict_log_proba(1e4 * np.asarray(X))  # where probabilities may be 0
+    assert np.isfinite(far).all()
+    assert (trained(name, max_epochs=2).fit(X, 0 * y).predict_log_proba(X) == 0).all()
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *RIDGES])
+def test_a_first_chunk_of_one_row_is_told_of(name):
+    X, y = data_for(name)
+    chunks = {"solver": "nystroem"} if name in RIDGES else {}
+    classes = {"classes": np.unique(y)} if name in CLASSIFIERS else {}
+    model = trained(name, max_epochs=2, **chunks)
+    with pytest.warns(UserWarning, match="brings one row, and it settles the scale"):
+        model.partial_fit(X[:1], y[:1], **classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.partial_fit(X[1:2], y[1:2])
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -173,8 +173,9 @@ def test_dtypes_of_pandas_and_of_polars_give_the_same():
     reference = _encoded(X)
     assert_allclose(_encoded(X.convert_dtypes()), reference)
     assert_allclose(_encoded(X.astype({"sex": object, "age": object})), reference)
-    pytest.importorskip("pyarrow", reason="its dtypes are pyarrow's")
+    pyarrow = pytest.importorskip("pyarrow", reason="its dtypes are pyarrow's")
     assert_allclose(_encoded(X.convert_dtypes(dtype_backend="pyarrow")), reference)
+    assert_allclose(_encoded(pyarrow.Table.from_pandas(X)), reference)
 
 
 def test_strings_and_integers_in_one_column():

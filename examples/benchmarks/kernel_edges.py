@@ -3,8 +3,9 @@
     python examples/benchmarks/kernel_edges.py --calls 2000 --seed 0
 
 draws activation, kernel, variances (recurrent_var up to 0.999 of its largest value), centring and 2
-to 10 rows of norms 1e-6 to 1e6, and prints for every activation the worst error of a few entries of
-each call, relative to sqrt(K_ii K_jj), and the slowest first call, in seconds of the processor.
+to 10 rows (``--rows``) of norms 1e-6 to 1e6 (``--norms``), and prints for every activation the
+worst error of a few entries of each call, relative to sqrt(K_ii K_jj), and the slowest first call,
+in seconds of the processor.
 ``--show`` prints the calls that are off by more than 1e-9 or take longer than a second.
 """
 
@@ -175,11 +176,11 @@ class TruthOfSin(Truth):
         return -np.sign(r) * near * np.expm1(-2 * c) / 2, near * (1 + np.exp(-2 * c)) / 2
 
 
-def draw(rng, activation=None):
+def draw(rng, activation=None, n_rows=(2, 10), norms=(1e-6, 1e6)):
     """A random call: rows and arguments; recurrent_var is as large as the rows allow, or less."""
-    n, p = rng.integers(2, 11), rng.integers(2, 6)
+    n, p = rng.integers(n_rows[0], n_rows[1] + 1), rng.integers(2, 6)
     X = rng.normal(size=(n, p))
-    X *= np.exp(rng.uniform(*np.log([1e-6, 1e6]), n))[:, None] / np.linalg.norm(X, axis=1)[:, None]
+    X *= np.exp(rng.uniform(*np.log(norms), n))[:, None] / np.linalg.norm(X, axis=1)[:, None]
     spec = {
         "activation": activation or str(rng.choice(NAMES)), "kernel": str(rng.choice(KERNELS)),
         "input_var": float(np.exp(rng.uniform(np.log(0.1), np.log(3)))),
@@ -223,12 +224,14 @@ def main():
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--activations", nargs="+", default=NAMES)
+    parser.add_argument("--rows", type=int, nargs=2, default=(2, 10))
+    parser.add_argument("--norms", type=float, nargs=2, default=(1e-6, 1e6))
     parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
     found = defaultdict(list)
     for call in range(options.calls):
         rng = np.random.default_rng([options.seed, call])
-        X, spec = draw(rng)
+        X, spec = draw(rng, None, options.rows, options.norms)
         if spec["activation"] not in options.activations:
             continue
         start = time.process_time()
@@ -241,7 +244,10 @@ def main():
         error = check(X, spec, K, rng)
         found[spec["activation"]].append((error, seconds))
         if options.show and (not error <= 1e-9 or seconds > 1):
-            print(f"call {call}: error {error:.1e}, {seconds:.2f} s, {spec}", flush=True)
+            print(
+                f"call {call}: {len(X)} rows, error {error:.1e}, {seconds:.2f} s, {spec}",
+                flush=True,
+            )
     print(f"{'activation':12}{'calls':>7}{'worst error':>13}{'slowest s':>11}")
     for name, values in sorted(found.items()):
         error, seconds = np.array(values).T

@@ -103,7 +103,7 @@ class BaseNetwork(DEQEstimator):
             new = bind(self._new_network, X, weight, task, like, exact, generator, known_rows)
             module, scaler, fitted = best_network(map(new, choices), X, target, weight, task)
         if distillation is not None:
-            distillation.check(task)
+            distillation.check(task, self.n_features_in_)
             distillation.begin(module, again)
         if X_unlabeled is not None:
             X, target, weight = self._with_unlabeled(X_unlabeled, X, target, weight)

@@ -3,9 +3,10 @@
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import _num_samples, column_or_1d
 
 from .._array_api import decode_labels, to_namespace_of, unique_labels
+from .._validation import warn_of_one_row
 from .base import BaseNetwork
 from .tasks import Classification
 
@@ -72,6 +73,8 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         -------
         self : object
         """
+        if not hasattr(self, "module_"):
+            warn_of_one_row(_num_samples(X))
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
     def predict(self, X):
@@ -104,6 +107,22 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         """
         X, origin = self._rows_like_fit(X, "predict_proba")
         return to_namespace_of(origin, self._outputs_of(X).softmax(1))
+
+    def predict_log_proba(self, X):
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``; finite, also where a probability is rounded to 0.
+        """
+        X, origin = self._rows_like_fit(X, "predict_log_proba")
+        return to_namespace_of(origin, self._outputs_of(X).log_softmax(1))
 
     def decision_function(self, X):
         """Return the logit of each class, or for two classes the log-odds of the second.

@@ -33,6 +33,22 @@ class DEQFeatures:
         """The parameters that are not "auto"; features of random weights have the CK."""
         return {"kernel": "ck", **super()._given()}
 
+    def _fit(self, *args, **kwargs):
+        """A network that is fitted further is solved as the parameters now say."""
+        if not hasattr(self, "module_"):
+            return super()._fit(*args, **kwargs)
+        features, options = self.module_.features, ("solver", "tol", "max_iter")
+        before = [getattr(features, name) for name in options]
+        now = self.fixed_point_solver, self.tol, self.max_iter
+        try:
+            for name, value in zip(options, now, strict=True):
+                setattr(features, name, value)
+            return super()._fit(*args, **kwargs)
+        except BaseException:
+            for name, value in zip(options, before, strict=True):
+                setattr(features, name, value)
+            raise
+
     def _make_features(self, preparation, X, parameters, generator):
         """The DEQ on prepared rows."""
         scaler = preparation.scaler

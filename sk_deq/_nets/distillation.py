@@ -80,8 +80,13 @@ class Distillation:
             feature_weights=None if scale is None else scale**2,
         )  # fmt: skip
 
-    def check(self, task):
-        """Raise a ValueError if the teacher knows other classes than the task."""
+    def check(self, task, n_features):
+        """Raise a ValueError if the teacher knows other rows or classes than the task."""
+        if n_features != self.teacher.n_features_in_:
+            raise ValueError(
+                f"X has {n_features} features, the teacher was fitted on "
+                f"{self.teacher.n_features_in_}."
+            )
         if not self.classify:
             return
         ours, theirs = task.classes, self.teacher.classes_

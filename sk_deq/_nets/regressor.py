@@ -1,8 +1,10 @@
 """Networks for regression: what DEQRegressor and EquivalentExplicitRegressor share."""
 
 from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils.validation import _num_samples
 
 from .._array_api import to_namespace_of
+from .._validation import warn_of_one_row
 from .base import BaseNetwork
 from .tasks import Regression
 
@@ -62,6 +64,8 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
         -------
         self : object
         """
+        if not hasattr(self, "module_"):
+            warn_of_one_row(_num_samples(X))
         return self._fit(X, y, sample_weight, partial=True)
 
     def predict(self, X):

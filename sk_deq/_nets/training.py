@@ -16,6 +16,7 @@ from .._warn import warn
 from .checkpoints import keep_epochs
 from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_with
 from .starts import options_of_training
+from .user_callbacks import copied, require_validation
 
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _MANY_ITERATIONS = 30  # of a row's fixed point, on average, which is worth a word
@@ -315,10 +316,7 @@ def make_net(module, *, patience=None, callbacks=None, last=None, **settings):
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, accuracy and
     one_cycle; `last` is the epoch after which training ends, None for max_epochs.
     """
-    for given in callbacks or []:
-        if not hasattr(given[-1] if isinstance(given, tuple) else given, "on_train_begin"):
-            raise TypeError(f"callbacks must be those of skorch, got {given!r}.")
-    callbacks = [deepcopy(c) for c in callbacks or []]
+    callbacks = copied(callbacks)
     own = [_BestWeights(patience), *([_Last(last)] if last is not None else [])]
     net = TrainingNet(
         module, statistics=SolverStatistics(), watched=bool(callbacks),
@@ -337,6 +335,8 @@ def train(net, data, valid, generator, task=None, estimator=None):
     if task is not None:
         net.callbacks_.append(("tell_epochs", TellEpochs(task)))
     net.generator, net.valid = generator, valid
+    if valid is None:
+        require_validation(net.callbacks_)
     if estimator is not None and estimator.checkpoint_dir is not None:
         net.callbacks_.append(("keep_epochs", keep_epochs(estimator, net, data, valid)))
     n_before = len(net.history)

@@ -17,7 +17,7 @@ from .._search.candidates import DEQ_PARAMETERS
 from .._search.encodings import ENCODINGS, kinds_of
 from .._theory.spec import KERNELS
 from .._torch import own_modes, resolve_dtype, to_tensor
-from .._validation import validate_data
+from .._validation import validate_data, warn_of_one_row
 from .checkpoints import require_no_checkpoint, require_resumable
 from .fit import RidgeConfig
 from .stream import begin_stream, part_of, solved
@@ -150,6 +150,8 @@ class BaseKernelRidge(DEQEstimator):
                 f"y has {targets.shape[1]} outputs, the first chunk had {stream.center.shape[0]}."
             )
         rows = rows_of(X), targets, weight
+        if stream is None and self.landmarks is None:  # which settle the scale where they are given
+            warn_of_one_row(len(targets))
         stream = begin_stream(*rows, config) if stream is None else stream
         stream = stream.plus(part_of(stream, *rows, config.classify))
         fitted = solved(stream, config.classify)

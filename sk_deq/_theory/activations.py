@@ -60,13 +60,14 @@ class Activation:
 
     def derivative(self, t):
         """phi'(t), by autograd."""
-        with torch.enable_grad():
-            t = t.detach().requires_grad_()
-            return torch.autograd.grad(self.fn(t).sum(), t)[0]
+        return self.with_slope(t)[1]
 
     def with_slope(self, t):
-        """phi(t) and phi'(t)."""
-        return self.fn(t), self.derivative(t)
+        """phi(t) and phi'(t), by autograd."""
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            value = self.fn(t)
+            return value.detach(), torch.autograd.grad(value.sum(), t)[0]
 
 
 def _leaky_relu(t):

@@ -9,8 +9,8 @@ import torch
 from torch.autograd import forward_ad
 
 from .._torch import single_thread
+from .directions import grown, normalise
 from .duality import dual_function
-from .engine import grown, normalise
 from .expectations import centring_shift, moments
 from .pair import solve_correlation
 

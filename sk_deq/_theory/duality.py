@@ -4,6 +4,7 @@ By Mehler's series, a closed form, or quadrature: whichever is exact and fast fo
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from .chebyshev import (
     scale_ranges,
     series_length,
 )
-from .duals import polar, polar_rules, sine_square
+from .duals import SHORT, polar, polar_rules, sine_square
 from .expectations import hermite_coefficients
 from .tables import tabulate
 
@@ -25,8 +26,8 @@ def dual_function(activation, s1, s2, n_correlations=1):
     r"""Return the map r -> (E[phi(u) phi(w)], E[phi'(u) phi'(w)]); it also takes 1 - r^2.
 
     (u, w) is centred Gaussian with standard deviations s1[i] and s2[j] and correlation r[i, j, :].
-    Mehler's series for the pairs for which it converges fast; else closed form where there is one;
-    else quadrature if phi is smooth but at 0; else the series as far as it goes.
+    A short closed form; else Mehler's series for the pairs for which it converges fast; else a
+    long closed form; else quadrature if phi is smooth but at 0; else the series as far as it goes.
 
     Parameters
     ----------
@@ -41,39 +42,48 @@ def dual_function(activation, s1, s2, n_correlations=1):
     callable
         Takes a float64 tensor broadcastable to (n1, n2, n), returns two of its broadcast shape.
     """
-    if not activation.kinks and activation.moments is None:
-        for n_terms in (64, 256) if activation.dual is None else (64,):
-            a1, a2, short = _short_series(activation, s1, s2, n_terms)
+    # of a callable that may have a kink at 0 the coefficients are right, and tell whether it does
+    at_zero = set(activation.kinks) == {0.0}
+    smooth = not activation.kinks or (at_zero and activation.dual is None)
+    if smooth and not (activation.homogeneous or activation.dual in SHORT):
+        for n_terms in (64, 256) if activation.dual else (64, 256, 1024):
+            a1, a2, left_out = _short_series(activation, s1, s2, n_terms)
+            short = left_out <= 1e-29
             if short.all():
                 return _series(a1, a2, s1, s2)
-        if activation.dual is not None and short.any() and n_correlations <= 100:
-            return _mixed(_series(a1, a2, s1, s2), activation.dual, short, s1, s2)
-    at_zero = set(activation.kinks) == {0.0}
-    # quadrature on a grid of angles is for where there is no closed form, or it is slower
-    gridded = activation.dual is None or max(float(s1.max()), float(s2.max())) <= 12
-    if at_zero and not activation.homogeneous and gridded:
-        many = len(s1) * len(s2) > 1024
-        if many and (activation.dual is None or n_correlations > 100):
+            if not (left_out <= 1e-13).any():  # it falls like exp(-c sqrt(n_terms))
+                break
+        if (activation.dual or at_zero) and short.any() and n_correlations <= 100:
+            return _mixed(_series(a1, a2, s1, s2), _pairwise(activation), short, s1, s2)
+    if activation.dual is None and at_zero:
+        if len(s1) * len(s2) > 1024:
             return _tabulated_polar(activation, s1, s2)
         if n_correlations > 100:
             return _polar(activation, s1, s2)
-    if activation.dual is not None and n_correlations > 100 and not activation.kinks:
+    if activation.dual is not None and n_correlations > 100 and (at_zero or not activation.kinks):
         return _interpolated(activation.dual, s1, s2)
     if activation.dual is not None or at_zero:
         return _direct(activation, s1, s2)
     return dual_series(activation, s1, s2, 400)
 
 
-def _short_series(activation, s1, s2, n_terms):
-    """Mehler's series of so many terms, shortened, and for which pairs of scales it is exact.
+def rough_dual(activation, s1, s2):
+    """A faster `dual_function` of a few digits where r is not next to 1 or -1, or None."""
+    if activation.dual in SHORT or activation.homogeneous:
+        return None
+    smooth = replace(activation, kinks=())
+    return _series(*(hermite_coefficients(smooth, s, 48) for s in (s1, s2)), s1, s2)
 
-    What it leaves out of a pair is no more than the root of what it leaves out of both scales.
+
+def _short_series(activation, s1, s2, n_terms):
+    """Mehler's series of so many terms, shortened, and about what it leaves out of pairs of scales.
+
+    That is no more than the root of what it leaves out of both.
     """
     a1 = hermite_coefficients(activation, s1, n_terms)
     a2 = a1 if s2 is s1 else hermite_coefficients(activation, s2, n_terms)
     length = min(n_terms, max(_series_length(a1), _series_length(a2)))
-    short = _left_out(a1)[:, None] * _left_out(a2) <= 1e-29
-    return a1[:, :length], a2[:, :length], short
+    return a1[:, :length], a2[:, :length], _left_out(a1)[:, None] * _left_out(a2)
 
 
 def dual_series(activation, s1, s2, n_terms, within=1.0):
@@ -98,8 +108,8 @@ def _series(a1, a2, s1, s2):
     def dual(r, w=None):
         G = D = torch.zeros_like(r)
         for k in range(b1.shape[1] - 1, -1, -1):
-            D = D * r + G  # Horner's rule for the derivative
-            G = G * r + b1[:, None, k] * b2[None, :, k]
+            D = torch.addcmul(G, D, r)  # Horner's rule for the derivative
+            G = torch.addcmul(b1[:, None, k] * b2[None, :, k], G, r)
         return scale * G, D
 
     return dual
@@ -169,7 +179,7 @@ def _polar(activation, s1, s2):
         coefficients = chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles))
         if max(series_length(C, 1e-14) for C in coefficients) < n_angles - 1:
             return _angular_series(coefficients)
-    return _angular_series(coefficients) if activation.dual is None else _direct(activation, s1, s2)
+    return _angular_series(coefficients)
 
 
 def _at_angles(activation, s1, s2, n_angles):
@@ -196,8 +206,13 @@ def _at_angles(activation, s1, s2, n_angles):
 
 def _direct(activation, s1, s2):
     """By the closed form, or else by quadrature, for phi smooth but at 0."""
-    dual = activation.dual or partial(polar, activation.with_slope)
+    dual = _pairwise(activation)
     return lambda r, w=None: dual(s1[:, None, None], s2[None, :, None], r, w)
+
+
+def _pairwise(activation):
+    """The dual of single pairs, by the closed form, or else by quadrature."""
+    return activation.dual or partial(polar, activation.with_slope)
 
 
 def _tabulated_polar(activation, s1, s2):

@@ -90,6 +90,9 @@ def gelu(s1, s2, r, w=None):
     return G, half + z / (2 * math.pi * root) * (1 + 2 * u - t + t * r * r * u / w)
 
 
+SHORT = {erf, sin, gelu}  # closed forms that take no longer than a few terms of a series
+
+
 def _smoothed_step(s1, s2, r, w, noise1, noise2):
     """Dual of Phi(t / noise) - 1/2: of the step function, a normal of that deviation added to t."""
     t1, t2, rho, cosine = _with_noise(s1, s2, r, w, noise1, noise2)
@@ -199,11 +202,17 @@ def elu(s1, s2, r, w=None):
     """
     s1, s2, r, w = torch.broadcast_tensors(s1, s2, r, sine_square(r) if w is None else w)
     linear = (torch.special.erfcx(s1 / math.sqrt(2)) + torch.special.erfcx(s2 / math.sqrt(2))) / 2
-    far = torch.maximum(s1, s2) > 12  # where there are thin layers
-    G, D = torch.empty_like(r), torch.empty_like(r)
-    for here, rest in ((~far, _elu_polar), (far, _elu_arc)):
+    small, large = torch.minimum(s1, s2), torch.maximum(s1, s2)
+    polar_better = (small * large < 0.1) & (large <= 12)
+    where = [polar_better, large <= 2, large <= 12, large > 12]  # the first of them
+    rules = [None, legendre(24), legendre(40), _double_exponential(90, 3.2)]
+    G, D, rest = torch.empty_like(r), torch.empty_like(r), torch.ones_like(r, dtype=torch.bool)
+    for within, rule in zip(where, rules, strict=True):
+        here = rest & within
         if here.any():
-            G[here], D[here] = rest(s1[here], s2[here], r[here], w[here])
+            pairs = (x[here] for x in (small, large, r, w))
+            G[here], D[here] = _elu_polar(*pairs) if rule is None else _elu_arc(*pairs, rule)
+        rest &= ~within
     return s1 * s2 * r * linear + G, linear + D
 
 
@@ -221,13 +230,12 @@ def _elu_polar(s1, s2, r, w):
     return polar(_elu_rest, s1, s2, r, w, [(-1, -1)])
 
 
-def _elu_arc(s1, s2, r, w):
-    r"""The same, the radial integral in closed form: for large deviations, or one large.
+def _elu_arc(s1, s2, r, w, rule):
+    r"""The same for s1 <= s2, the radial integral in closed form, and a rule on the arc.
 
     With I_n(a) the integral of R^n exp(-R^2 / 2 - a R), which Mills' ratio I_0 gives. That of
     R k(-a R) k(-b R) loses its digits for small a: there k(-a R) is a^2 R^2 / 2 - a^3 R^3 / 6 + ..
     """
-    s1, s2 = torch.minimum(s1, s2), torch.maximum(s1, s2)
     half = math.sqrt(math.pi / 2)  # I_2(0)
 
     def integrals(a):
@@ -235,7 +243,7 @@ def _elu_arc(s1, s2, r, w):
         one = 1 - a * mills
         return one, mills - a * one
 
-    arc, weight = _double_exponential(90, 3.2)
+    arc, weight = rule
     omega = torch.atan2(w.sqrt(), -r)[..., None]
     a, b = s1[..., None] * torch.sin(omega * arc), s2[..., None] * torch.sin(omega * arc.flip(0))
     (a1, a2), (b1, b2), (ab1, _) = integrals(a), integrals(b), integrals(a + b)
@@ -257,7 +265,7 @@ def _elu_arc(s1, s2, r, w):
 
 
 _ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-_ENTRIES = 2**20  # nodes of quadrature at once
+_ENTRIES = 2**16  # nodes of quadrature at once, which stay in cache
 
 
 def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
@@ -328,14 +336,19 @@ def clip(bound):
         slope, sinh = 2 * a * b / math.pi, torch.sinh(low)
         before = slope * (torch.cosh(low) - 1)
         D, G = D + before, (D + before) * r - slope * (sinh - torch.atan(sinh))
-        nodes, weights = legendre(96 if float((top - low).max()) < 22 else 192)
-        for x_k, weight_k in zip(nodes.tolist(), weights.tolist(), strict=True):
+        length = top - low
+        enough = {3: 32, 5: 48, 22: 96}  # nodes, for lengths up to
+        longest = float(length.max())
+        n_nodes = next((n for bound, n in enough.items() if longest < bound), 192)
+        length = length / math.pi
+        for x_k, weight_k in zip(*(rule.tolist() for rule in legendre(n_nodes)), strict=True):
             y = low + x_k * (top - low)
-            correlation, inverse = torch.tanh(y), torch.cosh(y) ** 2
+            correlation, cosh = torch.tanh(y), torch.cosh(y)
+            inverse = cosh * cosh
             # densities at equal and at opposite corners; their difference by expm1
             equal = torch.exp(-((a - b) ** 2) * inverse / 2 - a * b / (1 + correlation))
             difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
-            term = weight_k * (top - low) / torch.cosh(y) * difference / math.pi
+            term = weight_k * length / cosh * difference
             D, G = D + term, G + term * (r - correlation)
         # the rest of the integral, where r = 1: of 1 / cosh y, for equal corners
         rest = 2 / math.pi * torch.exp(-top - a * b / 2)

@@ -6,17 +6,16 @@ rows is interpolated in their norms.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from .._progress import stage
-from .._scaling import row_norms
 from .._torch import single_thread
 from .cache import kept
 from .chebyshev import scale_nodes, scale_ranges
+from .directions import Rows, grown, normalise
 from .rows import row_values
 from .spec import NoFixedPointError
 from .tables import tabulate
@@ -24,7 +23,7 @@ from .univariate import univariate_kernel
 
 _TILE = 256  # rows and columns of a tile: its buffers stay in cache
 # entries that are computed directly: of X and Y (four times as many of X alone), of a block
-_FEW, _FEW_OF_MANY = 1024, 256
+_FEW, _FEW_OF_MANY = 1024, {True: 2048, False: 256}  # of a block whose table is heavy, or not
 _N_NORMS = 32  # at which it is checked that there is a kernel
 _PRECISION = 1e-10  # of tables, relative to the root of both rows' diagonal entries
 # where it is checked: shares of a range of norms on the logarithmic scale, cosines
@@ -53,17 +52,16 @@ def kernel_matrix(pair, X, Y=None):
 
 def _kernel_matrix(pair, X, Y, n_threads):
     symmetric = Y is None
-    first = _Rows.of(X)
-    second = first if symmetric else _Rows.of(Y)
+    first = Rows.of(X)
+    second = first if symmetric else Rows.of(Y)
     out = _empty(len(X), len(second.X), X)
     if out.numel() == 0:
         return out
     norms = torch.cat([first.norms, second.norms])
     digits = 12 if X.dtype == torch.float64 else 6  # to which norms are known
     groups = [(1.0, 1.0)] if pair.homogeneous else scale_ranges(norms, digits=digits)
-    # tables for several norms take as long as many entries, by a closed form; not for a kink at 0
-    heavy = pair.has_entries and groups[0][0] < groups[-1][1]
-    few = out.numel() <= _FEW * (4 if symmetric and heavy and pair.limits is None else 1)
+    heavy = _heavy(pair, groups[0], groups[-1])
+    few = out.numel() <= _FEW * (4 if symmetric and heavy else 1)
     one = None if few else univariate_kernel(pair)
     if one is not None:
         pair.rows(torch.stack(norms.aminmax()).cpu())  # names what is too large
@@ -71,14 +69,14 @@ def _kernel_matrix(pair, X, Y, n_threads):
         return out
     values = _values(pair, first.norms if symmetric else norms)
     first.values, second.values = values[: len(X)], values[-len(second.X) :]
-    if few or (heavy and out.numel() <= _FEW_OF_MANY * len(groups) ** 2):  # few on average
-        threads = 1 if few else n_threads
-        _fill(out, pair, None, (slice(None), first), (slice(None), second), symmetric, threads)
+    whole = (slice(None), first), (slice(None), second)
+    on_average = out.numel() / len(groups) ** 2
+    if few or (len(groups) > 1 and on_average <= _FEW_OF_MANY[heavy]):
+        _fill(out, pair, None, *whole, symmetric, 1 if few else n_threads)
         return out
     groups = groups if pair.homogeneous else _existing(pair, norms, groups)
     if len(groups) == 1:
-        ranges = groups[0], groups[0]
-        _fill(out, pair, ranges, (slice(None), first), (slice(None), second), symmetric, n_threads)
+        _fill(out, pair, groups * 2, *whole, symmetric, n_threads)
         return out
     # The largest group's table fills the whole matrix: overwriting what is not that group's is
     # faster than writing its own rows and columns, which do not lie together.
@@ -86,8 +84,7 @@ def _kernel_matrix(pair, X, Y, n_threads):
     if 2 * int(_inside(norms, main).sum()) < len(norms) or _table(pair, main, main) is None:
         main = None
     else:
-        ranges = main, main
-        _fill(out, pair, ranges, (slice(None), first), (slice(None), second), symmetric, n_threads)
+        _fill(out, pair, (main, main), *whole, symmetric, n_threads)
     for i, range1 in enumerate(groups):
         rows = torch.nonzero(_inside(first.norms, range1))[:, 0]
         for range2 in groups[i if symmetric else 0 :]:
@@ -124,56 +121,6 @@ def _diagonal(pair, values, norms):
     """F(n, n, 1) for every norm."""
     diagonal = values[:, -1].to(norms)
     return diagonal * norms**2 if pair.homogeneous else diagonal
-
-
-@dataclass
-class _Rows:
-    """Rows X as norms, float64, and rows of norm 1; and what `row_values` says of them."""
-
-    X: torch.Tensor
-    norms: torch.Tensor
-    unit: torch.Tensor
-    values: torch.Tensor | None = None
-
-    @classmethod
-    def of(cls, X):
-        """For rows X, of any norms."""
-        return cls(X, *normalise(X))
-
-    def part(self, index):
-        """The rows of an index."""
-        values = None if self.values is None else self.values[_cpu(index)]
-        return _Rows(self.X[index], self.norms[index], self.unit[index], values)
-
-    def cosines(self, other):
-        """Cosines with other rows, no less than 1 where they are equal."""
-        return (grown(self.unit) @ other.unit.T).clamp_(-1, 1)
-
-    def precise_cosines(self, other):
-        """Cosines r and 1 - r^2 in float64, on the CPU, from chords: 1 for parallel rows only."""
-        first, second = (normalise(rows.X.double().cpu())[1] for rows in (self, other))
-        mode = "donot_use_mm_for_euclid_dist"
-        near, far = (torch.cdist(first, sign * second, compute_mode=mode) for sign in (1, -1))
-        near[near <= 8 * torch.finfo(near.dtype).eps] = 0
-        r = torch.where(near < far, 1 - near * near / 2, far * far / 2 - 1)
-        below = torch.nextafter(r.new_ones(()), r.new_zeros(()))
-        return torch.where(near > 0, r.clamp_max(below), 1.0), (near * far / 2) ** 2
-
-
-def _cpu(index):
-    return index.cpu() if isinstance(index, torch.Tensor) else index
-
-
-def normalise(X):
-    """Norms (n,), in float64, and rows of norm 1; for norms whose square overflows too."""
-    rows = X.double()
-    norms = row_norms(rows)
-    return norms, (rows / norms.where(norms > 0, 1)[:, None]).to(X)
-
-
-def grown(unit):
-    """Rows whose products with the like are 1 or more, despite rounding, where they are equal."""
-    return unit * (1 + 8 * torch.finfo(unit.dtype).eps)
 
 
 def _empty(n_rows, n_columns, like):
@@ -237,16 +184,16 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     """
     (rows, first), (columns, second) = first, second
     n_rows, n_columns = len(first.X), len(second.X)
-    few = ranges is None or n_rows * n_columns <= _FEW_OF_MANY
+    few = ranges is None or n_rows * n_columns <= _FEW_OF_MANY[_heavy(pair, *ranges)]
     table = None if few else _table(pair, *ranges)
     near = table is not None and _tabulated_near(pair, *ranges)
     if table is not None:
         factors1 = table.factors(0, first.norms, out)
         factors2 = table.factors(1, second.norms, out)
     triangle = symmetric and (ranges is None or ranges[0] == ranges[1])
-    size = _TILE if out.is_cpu or table is None else 16 * _TILE
-    if ranges is None:
-        size = 32 if pair.has_entries else 16
+    size = _TILE if out.is_cpu else 16 * _TILE
+    if table is None:
+        size = 64 if pair.has_entries else 32
 
     def fill_tile(i, j):
         here, there = slice(i, i + size), slice(j, j + size)
@@ -355,11 +302,15 @@ def _table(pair, range1, range2):
         limits = _near_limits if near else pair.limits
         if limits is None or 0 in (range1[0], range2[0]):
             return None
+
+    def function(n1, n2, r):
+        rows1 = pair.rows(n1)
+        return (pair.pairs(rows1, rows1 if n2 is n1 else pair.rows(n2), r),)
+
     try:
-        tables = tabulate(
-            lambda n1, n2, r: (pair.pairs(pair.rows(n1), pair.rows(n2), r),), range1, range2, limits
-        )
-    except NoFixedPointError:  # of norms between those of the rows
+        exists = _exists(pair, range1) and _exists(pair, range2)  # for norms between those of rows
+        tables = tabulate(function, range1, range2, limits) if exists else None
+    except NoFixedPointError:  # between the norms that were looked at
         return None
     if tables is None or not _is_right(pair, tables[0], range1, range2, _NEAR if near else 1.0):
         return None
@@ -376,6 +327,11 @@ def _is_right(pair, table, range1, range2, largest):
     found = [table(*norms, x.expand(scale.shape).clone()) for x in r]
     error = (torch.stack(found, 2) - exact).abs().amax(2)
     return bool((error <= _PRECISION * scale).all())
+
+
+def _heavy(pair, range1, range2):
+    """Whether a table takes as long as many entries do: for several norms, by a closed form."""
+    return pair.has_entries and range1[0] < range2[1]
 
 
 def _smooth(pair, range1, range2):

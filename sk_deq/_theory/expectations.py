@@ -109,10 +109,9 @@ def hermite_coefficients(activation, scale, n_terms):
     xi, weight = gaussian_rule(activation.kinks, scale)
     weighted = weight * activation(scale[:, None] * xi)
     previous, current = torch.zeros_like(xi), torch.ones_like(xi)
-    coefficients = []
+    polynomials, shared = [], len(xi) == 1
     for k in range(n_terms):
-        shared = len(current) == 1
-        coefficients.append(weighted @ current[0] if shared else (weighted * current).sum(1))
+        polynomials.append(current if shared else (weighted * current).sum(1, keepdim=True))
         following = (xi * current - math.sqrt(k) * previous) / math.sqrt(k + 1)
         previous, current = current, following
-    return torch.stack(coefficients, dim=1)
+    return weighted @ torch.cat(polynomials).T if shared else torch.cat(polynomials, dim=1)

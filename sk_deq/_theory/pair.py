@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._state import storable
 from .._warn import warn
-from .duality import dual_function, dual_series
+from .duality import dual_function, dual_series, rough_dual
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
 from .homogeneous import solve_pair
 from .spec import DEQSpec
@@ -136,21 +136,24 @@ class DEQPairKernel(PairKernel):
 
     def pairs(self, rows1, rows2, r, sine=None):
         """Kernel values (m1, m2, m) for `rows` (m1, 4), (m2, 4), cosines r (.., .., m), 1 - r^2."""
-        phi, s1, s2 = self.spec.phi, rows1[:, 1], rows2[:, 1]
+        phi, s1 = self.spec.phi, rows1[:, 1]
+        s2 = s1 if rows2 is rows1 else rows2[:, 1]
         first, second = rows1.T[:, :, None, None], rows2.T[:, None, :, None]
         # Newton's method asks for every cosine about five times
         dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
+        rough = rough_dual(phi, s1, s2) if r.shape[-1] < 20 and not r.is_complex() else None
         if r.is_complex():  # correlations are largest where the cosine is real
             within = self._solve(dual, first, second, r.abs().amax()[None, None, None])[0]
             dual = dual_series(phi, s1, s2, _MAX_TERMS, float(within.max()))
-        return self._value(*self._solve(dual, first, second, r, sine), first[1] * second[1])
+        solved = self._solve(dual, first, second, r, sine, rough)
+        return self._value(*solved, first[1] * second[1])
 
     def entries(self, rows1, rows2, r):
         """Kernel values (m,) of m single pairs: `rows` (m, 4), cosines (m,); by the closed form."""
         dual = partial(self.spec.phi.dual, rows1[:, 1], rows2[:, 1])
         return self._value(*self._solve(dual, rows1.T, rows2.T, r), rows1[:, 1] * rows2[:, 1])
 
-    def _solve(self, dual, first, second, r, sine=None):
+    def _solve(self, dual, first, second, r, sine=None, rough=None):
         """Correlations, G and D for the columns of `rows` and cosines."""
         spec, (n1, s1, mean1, square1), (n2, s2, mean2, square2) = self.spec, first, second
         s_a, s_b, s_c = spec.recurrent_var, spec.input_var, spec.bias_var
@@ -174,7 +177,7 @@ class DEQPairKernel(PairKernel):
             return apart + (a - c) * (a + c) + 2 * b * (a - c * r)
 
         size = s_a * (square1 * square2).clamp_min(0).sqrt() / (s1 * s2)
-        return solve_correlation(dual, shift, s_a, base, s1 * s2, complement, size)
+        return solve_correlation(dual, shift, s_a, base, s1 * s2, complement, size, rough=rough)
 
     def diagonal(self, rows):
         """Kernel values (m,) of rows (m, 4) with themselves: their correlation is 1 exactly."""
@@ -191,62 +194,80 @@ class DEQPairKernel(PairKernel):
         return G + scale * rho * D / gain  # B trained too (Feng and Kolter, 2023)
 
 
-def solve_correlation(dual, shift, recurrent_var, base, scale, complement=None, size=None):
+def solve_correlation(
+    dual, shift, recurrent_var, base, scale, complement=None, size=None, *, rough=None
+):
     """Solve scale rho = recurrent_var (G(rho) - shift) + base; return rho, G(rho) - shift, D(rho).
 
     The right-hand side over scale grows more slowly than rho, by recurrent_var D < 1, so there is
     one solution. Newton's method for drive = rho - base / scale; real correlations stay in the
     interval where they must be. Where drive is much smaller than 1, 1 - rho^2 would be rounding:
-    `complement` gives it for a drive, and `size` is that which a drive may have.
+    `complement` gives it for a drive, and `size` is that which a drive may have. A `rough` dual
+    that is faster finds where to start.
     """
     base = base / scale
     drive = torch.zeros_like(base * scale)
-    bounded = not base.is_complex()
-    low, high = (-1 - 1e-15 - base.real, 1 + 1e-15 - base.real) if bounded else (None, None)
-    tried = torch.zeros_like(drive, dtype=torch.bool)  # whether that end was tried
-    change, settled = torch.inf, torch.zeros_like(tried)
     size = 1 + base.abs() if size is None else size
+    bounds = None if base.is_complex() else (-1 - 1e-15 - base, 1 + 1e-15 - base)
 
-    def evaluate(drive):
+    def evaluate(dual, drive):
         rho = _into_disc(base + drive)
         if complement is None:
             return rho, *dual(rho)
         w = (1 - rho) * (1 + rho)
         return rho, *dual(rho, torch.where(w > 0.5, w, complement(drive).clamp(0, 1)))
 
-    # convergence is quadratic, with a constant that grows with the variances
-    tolerance = max(1e-9 / max(1.0, float(scale.max())), 1e-15)
-    for _ in range(60):
-        _, G, D = evaluate(drive)
-        target = recurrent_var * ((G - shift) / scale)
-        residual = target - drive
-        following = drive + residual / (1 - recurrent_var * D)
-        if bounded:
-            low, high = (
-                torch.where(residual >= 0, drive, low),
-                torch.where(residual <= 0, drive, high),
+    def residual(dual, drive):
+        _, G, D = evaluate(dual, drive)
+        return recurrent_var * ((G - shift) / scale) - drive, 1 - recurrent_var * D
+
+    if recurrent_var > 0:
+        if rough is not None:
+            drive, _ = _newton(partial(residual, rough), drive, bounds, size, 1e-4)
+        # convergence is quadratic, with a constant that grows with the variances
+        tolerance = max(1e-9 / max(1.0, float(scale.max())), 1e-15)
+        drive, change = _newton(partial(residual, dual), drive, bounds, size, tolerance)
+        if change is not None:
+            warn(
+                "The fixed point of a kernel did not converge: its last step changed a correlation "
+                f"by {float(change.max()):.1e}. Use a smaller recurrent_var.",
+                ConvergenceWarning,
             )
+    rho, G, D = evaluate(dual, drive)
+    return rho, G - shift, D
+
+
+def _newton(function, x, bounds, size, tolerance):
+    """Solve function(x) -> residual, minus its slope, elementwise, from x and within bounds.
+
+    Returns x, and None or the last changes where some are larger than tolerance * size. Complex x
+    have no bounds.
+    """
+    tried = torch.zeros_like(x, dtype=torch.bool)  # whether an end was tried
+    change, settled, before = torch.inf, torch.zeros_like(tried), None
+    low, high = bounds or (None, None)
+    for _ in range(60):
+        residual, slope = function(x)
+        divisor = slope
+        if bounds and before is not None:  # through the last slope too, by a parabola
+            bend = (slope - before[1]) / torch.where(x == before[0], torch.inf, x - before[0])
+            divisor = (slope + (slope * slope + 2 * residual * bend).clamp_min(0).sqrt()) / 2
+        before, following = (x, slope), x + residual / divisor
+        if bounds:
+            low, high = torch.where(residual >= 0, x, low), torch.where(residual <= 0, x, high)
             outside = ~((following >= low) & (following <= high))
             # an end of the interval first, which is where equal rows have their solution
             end = torch.where(following < low, low, high)
             following = torch.where(outside, torch.where(tried, (low + high) / 2, end), following)
             tried = tried | outside
-        last, change, drive = change, (following - drive).abs(), following
         # closer than rounding lets the residual say, nothing is gained
-        rounding = target.abs() + size + recurrent_var * D.abs()
-        rounding = 1e-15 * rounding / (1 - recurrent_var * D).abs()
+        rounding = 1e-15 * ((residual + x).abs() + size + (1 - slope).abs()) / slope.abs()
+        last, change, x = change, (following - x).abs(), following
         settled = settled | (change <= torch.maximum(rounding, tolerance * size))
         settled = settled | ((change >= last) & (change <= 1000 * rounding))  # to and fro
-        if bool(settled.all()) or recurrent_var == 0:
-            break
-    else:
-        warn(
-            "The fixed point of a kernel did not converge: its last step changed a correlation by "
-            f"{float(change.max()):.1e}. Use a smaller recurrent_var.",
-            ConvergenceWarning,
-        )
-    rho, G, D = evaluate(drive)
-    return rho, G - shift, D
+        if bool(settled.all()):
+            return x, None
+    return x, change
 
 
 def _into_disc(rho):

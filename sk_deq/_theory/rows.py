@@ -4,7 +4,6 @@ import torch
 
 from .cache import kept
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
-from .spec import NoFixedPointError
 
 _FEW, _FEW_OF_MANY = 64, 16  # norms for which no table is made: of all, in a part of many
 _NODES = 32  # of a table; where they are too few, it is halved
@@ -52,10 +51,10 @@ def _exact(pair, norms):
 @kept
 def _table(pair, low, high):
     """Chebyshev coefficients (n_nodes, n_values + 1) for norms in a range; None if too few."""
-    try:
-        table = chebyshev_coefficients(_exact(pair, scale_nodes((low, high), _NODES)), 0)
-    except NoFixedPointError:  # of a node
+    nodes = scale_nodes((low, high), _NODES)
+    if not pair.stable(nodes).all():
         return None
+    table = chebyshev_coefficients(_exact(pair, nodes), 0)
     precision = torch.full_like(table[0], _PRECISION)
     precision[-1] = _OF_DIAGONAL
     enough = table[-3:].abs().amax(0) <= precision * table.abs().amax(0)

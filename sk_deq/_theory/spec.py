@@ -162,7 +162,7 @@ def deq_spec(activation, recurrent_var, input_var=None, bias_var=0.0, center=Tru
 def _largest_stable(spec, is_stable):
     """The recurrent_var up to which is_stable(spec) holds, where it does not at spec's own."""
     low, high = 0.0, spec.recurrent_var
-    for _ in range(40):
+    for _ in range(30):
         middle = (low + high) / 2
         stable = is_stable(replace(spec, recurrent_var=middle))
         low, high = (middle, high) if stable else (low, middle)
@@ -216,7 +216,8 @@ def solve_variance(activation, recurrent_var, base, constant=None):
         step = excess if iteration < 3 else excess / (1 - gain).clamp_min(1e-6)
         rounding = recurrent_var * (m.square + mean * mean)
         q = (q + step).clamp_min(0)
-        lost = lost | ~(q <= _LARGEST)
+        # a solution is no larger than base / rounding^2: phi has its slopes of large t long before
+        lost = lost | ~(q <= _LARGEST) | ((q > 1e40 * (1 + base)) & (excess > 0))
         q = q.where(~lost, 1.0)
         # no better than rounding lets the excess say
         settled = (step.abs() <= 1e-15 * q + 1e-16 * rounding) | (excess.abs() <= 5e-16 * q)

@@ -25,6 +25,9 @@ from .chebyshev import (
 
 _TOLERANCE = 1e-11  # relative size of the coefficients that are left out
 _MAX_SCALES = 32
+# nodes in the cosine or its angle, of which the first that are enough are taken
+_ANGLES = (False, 48), (True, 64), (True, 96)
+_OF_ONE_SCALE = (True, 256), (True, 1024)
 _TERMS_PER_LOOKUP = (
     10  # terms of Clenshaw's recurrence that take the time of one function looked up
 )
@@ -43,7 +46,7 @@ class Cubics:
 
     @classmethod
     def through(cls, series, tolerance):
-        """Of Chebyshev series (n_functions, n_terms), on as many cells as they need."""
+        """Of Chebyshev series (n_functions, n_terms), on as many cells as they need; its error."""
         u = (1 + chebyshev_nodes(4)) / 2
         to_monomials = torch.linalg.inv(u[:, None] ** torch.arange(4))
         n_cells = 256
@@ -57,7 +60,7 @@ class Cubics:
             values = cubics @ (at ** torch.arange(4)[:, None])
             error = float((values.flatten(-2) - exact).abs().max())
             if error <= 10 * tolerance or n_cells == 2**14:
-                return cls(cubics.mT.contiguous())
+                return cls(cubics.mT.contiguous()), error
             n_cells *= 2
 
     def _cells(self, x):
@@ -190,7 +193,7 @@ def tabulate(function, range1, range2, limits=None):
     if len(ends2) > 1:
         again = range1 == range2
         m2 = m1 if again else probe(1, ends1, scale_nodes(range2, _MAX_SCALES), some)
-    for angular, largest in ((False, 48), (True, 64), (True, 96)):
+    for angular, largest in _ANGLES if max(m1, m2) > 1 else (*_ANGLES, *_OF_ONE_SCALE):
         n_angles = probe(2, ends1, ends2, _cosines(angular, largest))
         if n_angles <= largest:
             break
@@ -243,8 +246,10 @@ def _factorise(C, angular, ranges, stretch):
     n_functions = max(1, int((cut < S).sum()))
     cubics = None
     if _TERMS_PER_LOOKUP * n_functions < C.shape[2]:
+        cubics, error = Cubics.through(S[:n_functions, None] * Vh[:n_functions], cut)
+        cubics = cubics if error <= 10 * cut else None
+    if cubics is not None:
         C = U[:, :n_functions].unflatten(0, C.shape[:2])
-        cubics = Cubics.through(S[:n_functions, None] * Vh[:n_functions], cut)
     left, right, ends = [], [], []
     for k in range(C.shape[2]):
         U, S, Vh = torch.linalg.svd(C[:, :, k])

@@ -46,7 +46,7 @@ class AngularTable:
             self.resolved = series_length(series, _PRECISION) < n_nodes - 1
             if self.resolved:
                 break
-        self._cubics = Cubics.through(series, _PRECISION / 100 * float(series.abs().max()))
+        self._cubics, _ = Cubics.through(series, _PRECISION / 100 * float(series.abs().max()))
 
     def __call__(self, r):
         """Yield the values of each function at r, of any shape, which is overwritten."""

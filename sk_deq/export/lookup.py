@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .._theory.chebyshev import chebyshev_coefficients, chebyshev_nodes
-from .._theory.engine import grown, normalise
+from .._theory.directions import grown, normalise
 from .._theory.expectations import FLOOR
 from .._theory.gated import OCTAVES
 from .._theory.univariate import angular_kernel, univariate_kernel
