@@ -146,3 +146,13 @@ def test_depth_tasks(tmp_path):
     found = tables("depth_tasks", tmp_path)["depth_tasks"]
     accuracy = {row["model"]: row["accuracy"] for row in numbers(found, task="parity")}
     assert accuracy["DEQ"] > 0.9 and accuracy["matched, 2 layers"] > 0.8
+
+
+def test_image_kernel(tmp_path):
+    found = tables("image_kernel", tmp_path)
+    few, many = numbers(found["image_features"])
+    # orthogonal random features: at least as close as the root of their number tells
+    assert many["kernel_error"] < 0.6 * few["kernel_error"] < 0.2
+    assert many["DEQ_kernel"] > max(0.97, many["linear"])
+    for row in numbers(found["image_kernel"]):
+        assert row["accuracy"] > 0.95

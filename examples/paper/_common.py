@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -130,6 +132,19 @@ def load_images(args, name, n_train, n_test, seed=0):
             chosen = rng.permutation(len(X))[:n]
             arrays += [X[chosen].reshape(len(chosen), -1) / 255, y[chosen].ravel()]
     return tuple(arrays)
+
+
+def timed(function, *args):
+    """What a function returns, and the seconds of the processor that it took."""
+    begin = time.process_time()
+    found = function(*args)
+    return found, time.process_time() - begin
+
+
+def peak_memory():
+    """Gigabytes that the process has had at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 class Clock:

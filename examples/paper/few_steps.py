@@ -10,7 +10,6 @@ or distilled from the DEQ. The question is that of arXiv 2602.03024, which disti
 steps. Times are of one core; compare those of one run. The script can be stopped and run again.
 """
 
-import time
 import warnings
 from functools import cache
 from itertools import product
@@ -18,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from _common import arguments, load_images, new_figure, resume, unit_scale
-from _networks import outputs
+from _networks import cost, outputs
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_deq import DEQClassifier, EquivalentExplicitClassifier
@@ -46,16 +45,6 @@ def trained_deq(data, seed, width, *sizes):
     spec = {"width": width, "input_scaling": None, "dtype": "float32", "random_state": seed}
     deq = DEQClassifier(hyperparameters=None, **spec).fit(X, y)
     return deq, outputs(deq.module_, X_test).argmax(1)
-
-
-def cost(module, X, repeats=9):
-    """Median milliseconds of the processor per 1,000 rows: what runs beside counts little."""
-    found = []
-    for _ in range(repeats):
-        begin = time.process_time()
-        outputs(module, X)
-        found.append(time.process_time() - begin)
-    return 1e6 * float(np.median(found)) / len(X)
 
 
 def measure(args, n, n_test, width, data, seed, model):
