@@ -1,4 +1,5 @@
-"""Kernels of phi(t) = a t + b |t| against formulas in 50 digits, where rows are nearly parallel."""
+"""Kernels against formulas in many digits, where rows are nearly parallel: of phi(t) = a t + b |t|,
+and of one that is clipped."""
 
 import mpmath as mp
 import numpy as np
@@ -61,3 +62,68 @@ def test_nearly_parallel_rows_have_all_digits(name, kernel):
             )  # fmt: skip
             value = truth(*X, name, kernel, s_a, 0.7, s_c, center)
             assert abs(K[0, 1] - float(value)) <= 1e-11 * np.sqrt(K[0, 0] * K[1, 1])
+
+
+def clipped_truths(x, y, s_a, s_b, s_c):
+    """All three for hard_tanh: by integrals of the angle to the diagonal, and bisection in it."""
+    x, y = ([mp.mpf(float(v)) for v in row] for row in (x, y))
+    s_a, s_b, s_c = (mp.mpf(float(v)) for v in (s_a, s_b, s_c))
+
+    def deviation(u):
+        base = s_b * mp.fdot(u, u) + s_c
+
+        def excess(s):
+            a = 1 / s
+            inner = mp.erf(a / mp.sqrt(2)) - a * mp.sqrt(2 / mp.pi) * mp.exp(-a * a / 2)
+            return s_a * (s * s * inner + mp.erfc(a / mp.sqrt(2))) + base - s * s
+
+        return mp.findroot(
+            excess, (mp.sqrt(base), mp.sqrt(base + s_a)), solver="illinois", tol=1e-50
+        )
+
+    s1, s2 = deviation(x), deviation(y)
+    a, b = 1 / s1, 1 / s2
+    start = mp.erf(a / mp.sqrt(2)) * mp.erf(b / mp.sqrt(2))
+
+    def parts(angle):
+        def density(t):
+            far, twice = 1 - mp.cos(t), 2 * mp.sin(t) ** 2
+            near = mp.exp(-((a - b) ** 2 + 2 * a * b * far) / twice)
+            return near - mp.exp(-((a + b) ** 2 - 2 * a * b * far) / twice)
+
+        ends = [angle * 4**k for k in range(40) if angle * 4**k < 1.5]
+        ends.append(mp.pi / 2)
+        rho = mp.cos(angle)
+        G = start * rho + mp.quad(lambda t: (rho - mp.cos(t)) * density(t), ends) / mp.pi
+        return rho, s1 * s2 * G, start + mp.quad(density, ends) / mp.pi
+
+    base = s_b * mp.fdot(x, y) + s_c
+    low, high = mp.mpf(10) ** -14, mp.mpf(1)
+    for _ in range(12):  # then Newton's method
+        middle = mp.sqrt(low * high)
+        rho, G, _ = parts(middle)
+        low, high = (middle, high) if s_a * G + base < s1 * s2 * rho else (low, middle)
+    angle = high
+    for _ in range(30):
+        rho, G, D = parts(angle)
+        step = (s_a * G + base - s1 * s2 * rho) / ((1 - s_a * D) * s1 * s2 * mp.sin(angle))
+        angle -= step
+        if abs(step) < mp.mpf(10) ** -18 * angle:
+            break
+    rho, G, D = parts(angle)
+    gain = 1 - s_a * D
+    return {"ck": G, "ntk": G / gain, "ntk_full": G + s1 * s2 * rho * D / gain}
+
+
+@pytest.mark.slow
+def test_nearly_parallel_rows_of_a_clipped_activation():
+    rng = np.random.default_rng(1)
+    with mp.workdps(30):
+        for away in (1e-2, 1e-4, 1e-5):
+            x = rng.normal(size=3)
+            x *= 0.8 / np.linalg.norm(x)
+            X = np.stack([x, x * rng.choice([1, 1 + 1e-6]) + away * rng.normal(size=3)])
+            spec = {"recurrent_var": 1.975, "input_var": 0.7, "bias_var": 0.5}
+            for kernel, value in clipped_truths(*X, *spec.values()).items():
+                K = deq_kernel(X, activation="hard_tanh", kernel=kernel, **spec)
+                assert abs(K[0, 1] - float(value)) <= 1e-11 * np.sqrt(K[0, 0] * K[1, 1])

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._state import storable
 from .._warn import warn
+from .clipped import refined
 from .duality import dual_function, dual_series, rough_dual
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
 from .homogeneous import solve_pair
@@ -177,7 +178,9 @@ class DEQPairKernel(PairKernel):
             return apart + (a - c) * (a + c) + 2 * b * (a - c * r)
 
         size = s_a * (square1 * square2).clamp_min(0).sqrt() / (s1 * s2)
-        return solve_correlation(dual, shift, s_a, base, s1 * s2, complement, size, rough=rough)
+        solved = solve_correlation(dual, shift, s_a, base, s1 * s2, complement, size, rough=rough)
+        clipped = spec.activation.name == "hard_tanh" and s_a > 0
+        return refined(spec, first, second, r, sine, solved) if clipped else solved
 
     def diagonal(self, rows):
         """Kernel values (m,) of rows (m, 4) with themselves: their correlation is 1 exactly."""
