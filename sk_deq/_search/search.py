@@ -170,16 +170,17 @@ def _final_round(trials, tables, n_deciding):
     """The best of the rough and of the other kernels, of trials in the order of the criterion.
 
     The last rows, which weights were not learnt from, decide if there are any: between these, and
-    between each with weights and the best without.
+    between each that has weights and the best without, unless that is worse by a tenth.
     """
     decides = n_deciding > 0 and not out_of_time("the search")
-    found = {}
-    for trial in trials:
-        weighted = decides and trial.feature_weights is not None
-        if (_is_rough(trial), False) not in found:
-            found.setdefault((_is_rough(trial), weighted), trial)
-    seen = slice(min(_ROWS, len(tables[0].X) - n_deciding))
-    finalists = [_on(trial, _of(trial, tables).part(seen)) for trial in found.values()]
+    finalists = []
+    for rough in (_is_rough(trials[0]), not _is_rough(trials[0])):
+        found = [trial for trial in trials if _is_rough(trial) == rough]
+        finalists += found[:1]
+        plain = [trial for trial in found[1:] if trial.feature_weights is None]
+        weighted = decides and plain and found[0].feature_weights is not None
+        if weighted and found[0].criterion > (1 - _GAIN) * plain[0].criterion:
+            finalists.append(plain[0])
     if decides and len(finalists) > 1:
         errors = []
         for trial in finalists:
@@ -191,7 +192,9 @@ def _final_round(trials, tables, n_deciding):
         order = (errors / errors.amin(0)).mean(1).argsort(stable=True)
         finalists = [finalists[i] for i in order]
     best, *others = finalists
-    return [best, *[trial for trial in others if _is_rough(trial) != _is_rough(best)][:1]]
+    others = [trial for trial in others if _is_rough(trial) != _is_rough(best)][:1]
+    seen = slice(min(_ROWS, len(tables[0].X) - n_deciding))
+    return [_on(trial, _of(trial, tables).part(seen)) for trial in (best, *others)]
 
 
 def _scored(pairs, step, near=None):
