@@ -156,3 +156,14 @@ def test_image_kernel(tmp_path):
     assert many["DEQ_kernel"] > max(0.97, many["linear"])
     for row in numbers(found["image_kernel"]):
         assert row["accuracy"] > 0.95
+
+
+def test_million_digits(tmp_path):
+    found = numbers(tables("million_digits", tmp_path)["million_digits"])
+    accuracy = {(row["features"], row["landmarks"], row["rows"]): row["accuracy"] for row in found}
+    assert len(accuracy) == len(found) == 2 * 2 * 3
+    for landmarks, rows in ((100, 600), (200, 600), (100, 3000), (200, 3000)):
+        patches, pixels = (accuracy[kind, landmarks, rows] for kind in ("patches", "pixels"))
+        assert patches > pixels + 0.005 > 0.95
+    # it goes on from what was kept: nothing is left to do
+    assert numbers(tables("million_digits", tmp_path)["million_digits"]) == found

@@ -19,7 +19,7 @@ from sk_deq import KernelMatcher
 from sk_deq.kernels import deq_kernel
 
 _IMAGES_OF_FIT, _PATCHES_OF_FIT = 1000, 50_000
-_BATCH = 2**22  # entries of the features that are computed at once
+_BATCH = 2**20  # entries of the features that are computed at once
 
 
 class PatchFeatures(TransformerMixin, BaseEstimator):
