@@ -62,7 +62,7 @@ def test_beyond_gaussian(tmp_path):
 @pytest.mark.parametrize(
     ("script", "names"),
     [
-        ("accuracy_against_width", {"width_readout", "width_full"}),
+        ("accuracy_against_width", {"width_readout", "width_full", "width_all_rows"}),
         ("beyond_training", {"training_curves", "regularisation", "trained_deq"}),
     ],
 )
@@ -73,7 +73,8 @@ def test_networks(script, names, tmp_path):
         for key, value in row.items():
             if "accuracy" in key or "agreement" in key:
                 assert 0 <= float(value) <= 1
-    for row in found.get("width_readout", found.get("trained_deq")):  # ten digits, few rows
+    names = "width_readout", "width_all_rows", "trained_deq"
+    for row in [row for name in names for row in found.get(name, [])]:  # ten digits, few rows
         assert float(row.get("accuracy", row.get("labels_accuracy"))) > 0.6
 
 
