@@ -127,3 +127,11 @@ def test_nearly_parallel_rows_of_a_clipped_activation():
             for kernel, value in clipped_truths(*X, *spec.values()).items():
                 K = deq_kernel(X, activation="hard_tanh", kernel=kernel, **spec)
                 assert abs(K[0, 1] - float(value)) <= 1e-11 * np.sqrt(K[0, 0] * K[1, 1])
+
+
+def test_opposite_rows_of_a_clipped_activation():
+    """Whose pre-activations are nearly equal, by the bias: 1 + r is 0."""
+    spec = {"activation": "hard_tanh", "recurrent_var": 0.5, "input_var": 0.0625, "bias_var": 0.3}
+    K = deq_kernel([[1.0], [-0.01]], **spec)
+    near = deq_kernel([[1.0, 0.0], [-0.01, 1e-9]], **spec)
+    np.testing.assert_allclose(K, near, rtol=1e-12)

@@ -28,7 +28,8 @@ def refined(spec, first, second, r, sine, solved):
     parts = torch.broadcast_tensors(*first[:2], *second[:2], r, sine, solved[0])[:7]
     n1, s1, n2, s2, r, sine, rho = (part[near] for part in parts)
     s_a, scale = spec.recurrent_var, 2 * s1 * s2
-    apart = spec.input_var * ((n1 - n2) ** 2 + 2 * n1 * n2 * sine / (1 + r))
+    chord = torch.where(r > 0, sine / (1 + r), 1 - r)  # 1 - r
+    apart = spec.input_var * ((n1 - n2) ** 2 + 2 * n1 * n2 * chord)
     rest = apart + s_a * _least(s1, s2) - (s1 - s2) ** 2
     h = 1 - rho
     for _ in range(8):
