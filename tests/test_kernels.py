@@ -545,3 +545,11 @@ def test_an_explicit_kernel_names_what_is_too_large(kernel):
         deq_kernel(GOOD, tau0=1e160)
     with pytest.raises(ValueError, match=r"row of norm 1e\+150 is too large"):
         deq_kernel([[1.0, 0.0], [1e150, 0.0]], input_var=1e10)
+
+
+def test_explicit_kernels_of_rows_of_norm_0_and_others():
+    K = explicit_kernel([[1.0], [0.0], [1e-12]], layers=["tanh", "sigmoid"], kernel="ntk")
+    norms = np.sqrt(K.diagonal())
+    assert (np.abs(K) <= np.outer(norms, norms) * (1 + 1e-12)).all()
+    slope = 1 / 4  # of the sigmoid at 0; of tanh it is 1
+    np.testing.assert_allclose(K[2, 2], 2 * slope**2 * 1e-24, rtol=1e-6)

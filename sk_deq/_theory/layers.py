@@ -8,7 +8,7 @@ import torch
 
 from .._state import storable
 from . import duals
-from .activations import Activation, get_activation
+from .activations import Activation, get_activation, rise
 from .duality import dual_function
 from .expectations import FLOOR, centring_shift, moments, require_in_range, slope_square
 from .pair import PairKernel
@@ -168,15 +168,23 @@ class ExplicitPairKernel(PairKernel):
         """Whether the kernel is smooth also where rows of different norms are nearly parallel."""
         return not any(layer.activation.kinks for layer in self.layers)
 
+    @property
+    def _centred(self):
+        """Of each layer phi = sigma - sigma(0), which small rows need, and what centres it."""
+        risen = [rise(layer.activation) for layer in self.layers]
+        return [
+            (phi, layer.offset - origin)
+            for layer, (phi, origin) in zip(self.layers, risen, strict=True)
+        ]
+
     def rows(self, norms):
-        """Norm, then deviation and E sigma of every layer's pre-activations: (n, 1 + 2 L)."""
+        """Norm, then deviation and E phi of every layer's pre-activations: (n, 1 + 2 L)."""
         require_in_range(float(norms.max()))
         values, deviation = [norms], norms.clamp_min(FLOOR)
-        for layer in self.layers:
-            m = moments(layer.activation, deviation)
-            odd = layer.activation.parity == "odd"
-            values += [deviation, 0 * deviation if odd else m.mean]
-            deviation = m.centred_square(layer.offset).sqrt().clamp_min(FLOOR)
+        for phi, offset in self._centred:
+            m = moments(phi, deviation)
+            values += [deviation, 0 * deviation if phi.parity == "odd" else m.mean]
+            deviation = m.centred_square(offset).sqrt().clamp_min(FLOOR)
         return torch.stack(values, dim=1)
 
     def pairs(self, rows1, rows2, r, sine=None):
@@ -184,11 +192,11 @@ class ExplicitPairKernel(PairKernel):
         r = r.expand(len(rows1), len(rows2), r.shape[-1])
         covariance = (rows1[:, 0, None] * rows2[:, 0])[:, :, None] * r
         ntk = covariance if self.train_first_layer else torch.zeros_like(covariance)
-        for k, layer in enumerate(self.layers):
+        for k, (phi, offset) in enumerate(self._centred):
             (s1, mean1), (s2, mean2) = (x[:, 1 + 2 * k : 3 + 2 * k].T for x in (rows1, rows2))
             rho = (covariance / (s1[:, None] * s2)[:, :, None]).clamp(-1, 1)
-            G, D = dual_function(layer.activation, s1, s2)(rho)
-            covariance = G - centring_shift(layer.offset, mean1[:, None], mean2)[:, :, None]
+            G, D = dual_function(phi, s1, s2)(rho)
+            covariance = G - centring_shift(offset, mean1[:, None], mean2)[:, :, None]
             ntk = covariance + ntk * D
         return covariance if self.kernel == "ck" else ntk
 
@@ -196,8 +204,8 @@ class ExplicitPairKernel(PairKernel):
         """Kernel values (m,) of rows (m, ..) with themselves."""
         variance = rows[:, 0] ** 2
         ntk = variance if self.train_first_layer else torch.zeros_like(variance)
-        for k, layer in enumerate(self.layers):
+        for k, (phi, offset) in enumerate(self._centred):
             deviation = rows[:, 1 + 2 * k]
-            variance = moments(layer.activation, deviation).centred_square(layer.offset)
-            ntk = variance + ntk * slope_square(layer.activation, deviation)
+            variance = moments(phi, deviation).centred_square(offset)
+            ntk = variance + ntk * slope_square(phi, deviation)
         return variance if self.kernel == "ck" else ntk
