@@ -21,6 +21,7 @@ from ._array_api import (
     prototype,
     require_namespace_of_fit,
     rows_of,
+    to_namespace_of,
 )
 from ._callbacks import CallbackSupportMixin
 from ._progress import Watch
@@ -115,6 +116,42 @@ class DEQEstimator(CallbackSupportMixin, BaseEstimator):
             setattr(self, name, _moved(getattr(self, name), present_device(device)))
         if hasattr(self, "device_"):
             self.device_ = present_device(self.device_)
+
+
+class Probabilities:
+    """Probabilities of the classes from logits, `_logits(X, method)`: (n_samples, n_classes)."""
+
+    def predict_proba(self, X):
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+        """
+        logits, origin = self._logits(X, "predict_proba")
+        return to_namespace_of(origin, logits.softmax(1))
+
+    def predict_log_proba(self, X):
+        """Predict the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``; finite, also where a probability is rounded to 0.
+        """
+        logits, origin = self._logits(X, "predict_log_proba")
+        return to_namespace_of(origin, logits.log_softmax(1))
 
 
 def all_or_nothing(fit):

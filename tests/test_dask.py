@@ -58,6 +58,9 @@ def test_given_landmarks_it_is_the_local_fit(chunks):
     assert (model.predict(cut(X, chunks)).compute() == local.predict(X)).all()
     p = model.predict_proba(cut(X, chunks)).compute()
     np.testing.assert_allclose(p.sum(1), 1)
+    log_p = model.predict_log_proba(cut(X, chunks))
+    assert isinstance(log_p, da.Array)
+    np.testing.assert_allclose(np.exp(log_p.compute()), p, rtol=1e-9, atol=1e-300)
 
 
 def smallest_hashes(n):

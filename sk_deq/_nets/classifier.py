@@ -6,12 +6,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, column_or_1d
 
 from .._array_api import decode_labels, to_namespace_of, unique_labels
+from .._base import Probabilities
 from .._validation import warn_of_one_row
 from .base import BaseNetwork
 from .tasks import Classification
 
 
-class NetworkClassifier(ClassifierMixin, BaseNetwork):
+class NetworkClassifier(ClassifierMixin, Probabilities, BaseNetwork):
     """A network whose outputs are logits of the classes."""
 
     _parameter_constraints = {
@@ -92,37 +93,9 @@ class NetworkClassifier(ClassifierMixin, BaseNetwork):
         X, origin = self._rows_like_fit(X, "predict")
         return decode_labels(self._outputs_of(X).argmax(1), self.classes_, origin)
 
-    def predict_proba(self, X):
-        """Return the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
-        """
-        X, origin = self._rows_like_fit(X, "predict_proba")
-        return to_namespace_of(origin, self._outputs_of(X).softmax(1))
-
-    def predict_log_proba(self, X):
-        """Return the logarithm of the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``; finite, also where a probability is rounded to 0.
-        """
-        X, origin = self._rows_like_fit(X, "predict_log_proba")
-        return to_namespace_of(origin, self._outputs_of(X).log_softmax(1))
+    def _logits(self, X, method):
+        X, origin = self._rows_like_fit(X, method)
+        return self._outputs_of(X), origin
 
     def decision_function(self, X):
         """Return the logit of each class, or for two classes the log-odds of the second.

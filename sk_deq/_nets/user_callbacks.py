@@ -4,14 +4,14 @@ from copy import deepcopy
 
 from skorch import callbacks as known
 
-_REFUSED = {
+_REASONS = {
     ("LRScheduler", "WarmRestartLR"): "the learning rate rises to lr and falls, whatever it says",
     ("EpochScoring", "BatchScoring"): "history_ has the losses and accuracies of every epoch",
     ("ProgressBar",): "verbose=1 tells how far a fit is",
 }
 _REFUSED = {
     getattr(known, name): reason
-    for names, reason in _REFUSED.items()
+    for names, reason in _REASONS.items()
     for name in names
     if hasattr(known, name)
 }

@@ -14,15 +14,22 @@ from .._array_api import (
     take,
     unique_labels,
 )
-from .._base import all_or_nothing, forget
-from .._solve.calibration import fit_temperature
+from .._base import Probabilities, all_or_nothing, forget
+from .._solve.calibration import class_logits, fit_temperature
 from .._validation import validate_data
 from .base import BaseKernelRidge, takes_chunks
 from .intervals import class_scores
 
 
-class LearnsClasses(ClassifierMixin, BaseKernelRidge):
+class LearnsClasses(ClassifierMixin, Probabilities, BaseKernelRidge):
     """Kernel ridge regression of labels, +1 and -1."""
+
+    def _logits(self, X, method):
+        """Decision values times a temperature that was calibrated out of sample."""
+        decision, origin = self._decision(X, method)
+        if self.classes_.shape[0] == 1:
+            return decision.new_zeros(len(decision), 1), origin
+        return class_logits(decision, self.temperature_), origin
 
     @available_if(takes_chunks)
     @_fit_context(prefer_skip_nested_validation=True)

@@ -9,7 +9,7 @@ from sklearn.utils.validation import column_or_1d
 from .._array_api import decode_labels, float_dtypes, prototype, rows_of, to_namespace_of
 from .._base import all_or_nothing
 from .._callbacks import begin_fit
-from .._solve.calibration import class_logits, class_probabilities
+from .._solve.calibration import class_probabilities
 from .._validation import validate_data
 from .classes import LearnsClasses
 from .fit import fit_ridge
@@ -298,42 +298,6 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         else:
             index = decision.argmax(1) if decision.ndim == 2 else (decision > 0).long()
         return decode_labels(index, self.classes_, origin)
-
-    def predict_proba(self, X):
-        """Predict probabilities of the classes, calibrated on decision values out of sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        p : ndarray of shape (n_samples, n_classes)
-        """
-        decision, origin = self._decision(X, "predict_proba")
-        if self.classes_.shape[0] == 1:
-            return to_namespace_of(origin, decision.new_ones(len(decision), 1))
-        return to_namespace_of(origin, class_probabilities(decision, self.temperature_))
-
-    def predict_log_proba(self, X):
-        """Predict the logarithms of the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_p : ndarray of shape (n_samples, n_classes)
-            Finite, also where a probability is rounded to 0.
-        """
-        decision, origin = self._decision(X, "predict_log_proba")
-        if self.classes_.shape[0] == 1:
-            return to_namespace_of(origin, decision.new_zeros(len(decision), 1))
-        logits = class_logits(decision, self.temperature_)
-        return to_namespace_of(origin, logits.log_softmax(1))
 
     def predict_set(self, X, coverage=0.9):
         """Predict, for every row, a set of classes.

@@ -198,6 +198,21 @@ class DEQKernelRidgeClassifier(LazyRidge, LocalDEQKernelRidgeClassifier):
         """
         return self._lazily("predict_proba", X)
 
+    def predict_log_proba(self, X):
+        """Predict the logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : dask array or data frame, or array-like, of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_p : array of shape (n_samples, n_classes)
+            A dask array, not yet computed, where X is a dask collection.
+        """
+        return self._lazily("predict_log_proba", X)
+
     def decision_function(self, X):
         """Predict the targets +1 and -1 of each class against the rest.
 
