@@ -2,9 +2,11 @@
 
 import torch
 
+from ._array_api import take
 from ._torch import to_tensor
 
 _TILE = 2**20  # numbers that are hashed at once
+_MIX = -0x61C8864680B583EB  # odd: keys stay apart
 
 
 def row_keys(X, generator):
@@ -75,6 +77,43 @@ def smallest_keys(keys, n):
     """The n smallest distinct keys, ascending, and the first index of each."""
     distinct, inverse = torch.unique(keys, return_inverse=True)
     return distinct[:n], _first_index(inverse, len(distinct))[:n]
+
+
+def smallest_rows(keys, X, y, w, n):
+    """The n distinct rows of positive weight with the smallest keys; repeated ones are merged.
+
+    What is found among those found in the parts of a table is what is found in all of it.
+
+    Parameters
+    ----------
+    keys : tensor of shape (n_rows,)
+    X : ndarray or tensor of shape (n_rows, n_features)
+    y : tensor of shape (n_rows, n_outputs)
+    w : tensor of shape (n_rows,)
+    n : int
+
+    Returns
+    -------
+    keys, X, y, w : tensors
+        By key, ascending.
+    """
+    rows = torch.nonzero(w > 0)[:, 0]
+    last = smallest_keys(keys[rows], n)[0][-1:]
+    rows = rows[(keys[rows] <= last) if len(last) else slice(0)]
+    rows = rows[keys[rows].argsort(stable=True)]
+    keys, X, y, w = keys[rows], to_tensor(take(X, rows)), y[rows], w[rows]
+    first, y, w = merge_repeated_rows(X, y, w, keys)
+    return (keys, X, y, w) if first is None else (keys[first], X[first], y, w)
+
+
+def below(share):
+    """The key that this share of all keys, which are uniform, is below."""
+    return int((share - 0.5) * 2**64)
+
+
+def another_order(keys):
+    """Keys of the same rows in an order of their own."""
+    return keys * _MIX
 
 
 def first_copies(keys):

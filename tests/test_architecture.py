@@ -29,7 +29,8 @@ LEVELS = [
     {"_search"},
     {"_solve", "_theory"},
     {"_base"},
-    {"_array_api", "_callbacks", "_row_keys", "_validation"},
+    {"_row_keys"},
+    {"_array_api", "_callbacks", "_validation"},
     {"_scaling", "_torch", "_memory", "_progress", "_checkpoint"},
     {"_state", "_warn", "_atomic"},
 ]

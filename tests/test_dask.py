@@ -65,7 +65,8 @@ def test_given_landmarks_it_is_the_local_fit(chunks):
 
 def smallest_hashes(n):
     """The n distinct rows with the smallest hashes, found by a plain loop over all rows."""
-    keys = row_keys(X, make_generator(0)).tolist()
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    keys = row_keys(X, make_generator(seed)).tolist()
     first = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)
@@ -75,8 +76,7 @@ def smallest_hashes(n):
 @pytest.mark.parametrize("chunks", CUTS, ids=len)
 def test_landmarks_are_the_rows_of_the_smallest_hashes(chunks):
     given = {**FIXED, "random_state": 0}
-    local = sk_deq.DEQKernelRidge(**given, solver="nystroem", landmarks=smallest_hashes(60))
-    local.fit(X, Y, W)
+    local = sk_deq.DEQKernelRidge(**given, solver="nystroem", n_components=60)
     model = DEQKernelRidge(**given, n_components=60).fit(
         cut(X, chunks), cut(Y, chunks), cut(np.ones(500), chunks)
     )
@@ -86,18 +86,40 @@ def test_landmarks_are_the_rows_of_the_smallest_hashes(chunks):
     np.testing.assert_allclose(model.predict(X), local.predict(X), atol=1e-8)
 
 
+def many_rows(n=9000):
+    """Rows of which some are searched on and some repeated, targets, labels and weights."""
+    random = np.random.RandomState(1)
+    X = random.normal(size=(n, 3)) * [1, 2, 3]
+    X[::7] = X[1::7][: len(X[::7])]
+    y = np.sin(X[:, 0]) + X[:, 1] ** 2 + 0.1 * random.normal(size=n)
+    labels = np.array(["low", "middle", "high"])[np.digitize(y, [0.3, 6])]
+    return X, y, labels, random.randint(0, 3, n).astype(float)
+
+
 @pytest.mark.slow
-def test_the_cuts_do_not_matter():
-    found, probabilities = [], []
-    for chunks in CUTS:
-        model = DEQKernelRidge(n_components=60, random_state=0)
-        found.append(model.fit(cut(X, chunks), cut(Y, chunks)).predict(X))
-        np.testing.assert_allclose(found[-1], found[0], atol=1e-8)
-        classifier = DEQKernelRidgeClassifier(n_components=60, random_state=0)
-        p = classifier.fit(cut(X, chunks), cut(LABELS, chunks)).predict_proba(X)
-        probabilities.append(p)
-        np.testing.assert_allclose(p, probabilities[0], atol=1e-8)
-    assert model.score(X, Y) > 0.9 and classifier.score(X, LABELS) > 0.8
+@pytest.mark.parametrize("weighted", [False, True])
+def test_by_default_it_is_the_local_fit(weighted):
+    X, y, labels, w = many_rows()
+    y = np.column_stack([y, 1e3 * X[:, 2]])
+    given = {"n_components": 60, "random_state": 3}
+    for chunks in [(9000,), (1, 2999, 7, 4000, 1993)]:
+        lazy = cut(X, chunks), cut(y, chunks), cut(labels, chunks)
+        weights = (w, cut(w, chunks)) if weighted else (None, None)
+        local = sk_deq.DEQKernelRidge(**given, solver="nystroem").fit(X, y, weights[0])
+        model = DEQKernelRidge(**given).fit(*lazy[:2], weights[1])
+        assert model.get_params() == {**local.get_params(), "solver": "auto"}
+        np.testing.assert_array_equal(model.X_fit_, local.X_fit_)
+        np.testing.assert_allclose(model.validation_errors_, local.validation_errors_, rtol=1e-8)
+        scale = np.abs(y).max(0)
+        np.testing.assert_allclose(model.predict(X) / scale, local.predict(X) / scale, atol=1e-8)
+        local = sk_deq.DEQKernelRidgeClassifier(**given, solver="nystroem")
+        local.fit(X, labels, weights[0])
+        model = DEQKernelRidgeClassifier(**given).fit(lazy[0], lazy[2], weights[1])
+        p = model.predict_proba(lazy[0]).compute()
+        np.testing.assert_allclose(p, local.predict_proba(X), atol=1e-8)
+        sets = model.predict_set(X, 0.8)
+        assert (sets == local.predict_set(X, 0.8)).mean() > 0.9999
+    assert local.score(X, labels) > 0.9
 
 
 @pytest.mark.parametrize("scaling", ["rms", "sphere", None])

@@ -315,20 +315,23 @@ def test_integer_weights_equal_repeated_rows(estimator):
     np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-5, atol=1e-6)
 
 
-def test_many_rows_are_searched_on_a_sample_in_proportion_to_the_classes(monkeypatch):
+def test_many_rows_are_searched_on_a_sample(monkeypatch):
     monkeypatch.setattr(search, "MAX_ROWS", 60)
+    monkeypatch.setattr(search, "MOST_ROWS", 120)
     X, y = _wine()
     targets = torch.tensor(2.0 * (y[:, None] == np.arange(3)) - 1)
-    weights = torch.ones(len(y), dtype=torch.float64)
 
     def some_rows(X, targets):
         keys = row_keys(X, torch.Generator().manual_seed(0))
-        return search._some_rows(X, targets, weights, keys, True)
+        return search._some_rows(X, targets, torch.ones(len(X), dtype=torch.float64), keys)
 
     rows, sampled, _ = some_rows(X, targets)
     assert len(rows) == 60
-    shares = ((sampled + 1) / 2).mean(0)
-    np.testing.assert_allclose(shares, ((targets + 1) / 2).mean(0), atol=2 / 60)
+    place = [np.flatnonzero((X == row.numpy()).all(1))[0] for row in rows]
+    np.testing.assert_array_equal(sampled, targets[place])
+    many = np.random.default_rng(0).normal(size=(1000, 3))
+    sizes = [len(some_rows(many[:n], torch.zeros(n, 1))[0]) for n in (200, 400, 1000)]
+    assert sizes[0] == 60 and 70 < sizes[1] < 120 and sizes[2] == 120  # a quarter, but no more
     order = np.random.default_rng(0).permutation(len(y))
     again, _, _ = some_rows(X[order], targets[order])
     np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(again, axis=0))

@@ -15,7 +15,7 @@ from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq._ridge import base, fit
 from sk_deq._row_keys import row_keys
 from sk_deq._solve import nystroem
-from sk_deq._solve.nystroem import landmarks_and_held_out
+from sk_deq._solve.nystroem import first_held_out, is_held_out, landmarks_of, predicted_of
 from sk_deq._torch import devices_like, make_generator
 from sk_deq.kernels import deq_kernel
 
@@ -129,10 +129,9 @@ def test_alpha_is_chosen_by_the_error_on_held_out_rows():
         alphas, input_scaling=None, solver="nystroem", n_components=40, random_state=3
     ).fit(X, y, w)
     seed = np.random.RandomState(3).randint(np.iinfo(np.int32).max)
-    landmarks, held_out = landmarks_and_held_out(
-        row_keys(X, make_generator(seed)), torch.from_numpy(w > 0), 40, hold_out=True
-    )
-    landmarks, out = X[landmarks.numpy()], held_out.numpy()
+    keys, positive = row_keys(X, make_generator(seed)), torch.from_numpy(w > 0)
+    landmarks = X[landmarks_of(keys, positive, 40).numpy()]
+    out = is_held_out(keys, positive, first_held_out(keys[positive])).numpy()
     np.testing.assert_array_equal(model.X_fit_, landmarks)
     errors = []
     variances = np.cov(y.T, aweights=w, ddof=0).diagonal()  # errors are in units of these
@@ -166,19 +165,41 @@ def test_weights_are_repetitions_and_order_does_not_matter(solver):
             )
 
 
-def test_held_out_rows_are_a_tenth_of_the_distinct_rows():
+def test_held_out_rows_are_a_tenth_of_the_distinct_rows(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 2))[rng.integers(0, 500, 3000)]
     keys = row_keys(X, torch.Generator().manual_seed(0))
     positive = torch.from_numpy(rng.random(3000) < 0.8)
-    landmarks, held_out = landmarks_and_held_out(keys, positive, 50, True)
+    landmarks = landmarks_of(keys, positive, 50)
+    held_out = is_held_out(keys, positive, first_held_out(keys[positive]))
     n_distinct = len(np.unique(X[positive.numpy()], axis=0))
     assert len(np.unique(X[landmarks.numpy()], axis=0)) == 50 and positive[landmarks].all()
-    assert len(np.unique(X[held_out.numpy()], axis=0)) == -(-n_distinct // 10)
+    n_out = len(np.unique(X[held_out.numpy()], axis=0))
+    assert abs(n_out - n_distinct / 10) < 3 * (0.09 * n_distinct) ** 0.5
     assert not (held_out & ~positive).any()
     apart = set(keys[positive & held_out].tolist()) & set(keys[positive & ~held_out].tolist())
     assert not apart
     assert 0 < len(set(keys[landmarks].tolist()) & set(keys[held_out].tolist())) < 15
+    monkeypatch.setattr(nystroem, "MOST_PREDICTED", 20)
+    predicted = predicted_of(keys, held_out)
+    chosen = torch.isin(keys, keys[predicted]) & positive
+    assert torch.equal(torch.nonzero(chosen)[:, 0], predicted) and held_out[predicted].all()
+    assert len(keys[predicted].unique()) == 20
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+def test_of_few_rows_some_are_held_out(n):
+    for seed in range(100):
+        keys = torch.randint(-(2**62), 2**62, (n,), generator=make_generator(seed)) * 2 + 1
+        assert is_held_out(keys, torch.ones(n, dtype=torch.bool), first_held_out(keys)).any()
+
+
+def test_where_all_rows_are_held_out_all_are_fitted(monkeypatch):
+    X, y, _ = _data(n_outputs=1)
+    monkeypatch.setattr(nystroem, "_HELD_OUT", 1.0 - 1e-12)
+    model = ridge([0.1, 1.0], solver="nystroem", n_components=40, random_state=0).fit(X, y)
+    one = ridge(1.0, solver="nystroem", n_components=40, random_state=0).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), one.predict(X), rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -168,8 +168,9 @@ class DEQKernelRidgeClassifier(LearnsClasses):
 
     "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
     of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
-    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha and to
-    calibrate probabilities (also by "cg"); then all rows are fitted.
+    never copied. A tenth of the distinct rows is held out to choose alpha and to calibrate
+    probabilities (also by "cg"); then all rows are fitted. The scale of the rows is that of those
+    searched on.
 
     Probabilities are calibrated: the one number of the softmax minimises the cross-entropy of the
     decision values out of sample, with Platt's smoothing of the targets.

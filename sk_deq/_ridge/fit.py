@@ -9,22 +9,28 @@ from scipy.linalg import LinAlgWarning
 from .._array_api import take
 from .._memory import require_memory, total_memory
 from .._progress import stage, tell
-from .._scaling import standard_deviations
-from .._search.candidates import DEFAULT, HIGH_DIM, resolve
 from .._search.criterion import ALPHAS
-from .._search.search import Choice, search_kernel
+from .._search.search import Choice
 from .._solve.cg import solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
-from .._solve.nystroem import Features, landmarks_and_held_out, solve_nystroem, tile_rows
+from .._solve.nystroem import (
+    Features,
+    first_held_out,
+    is_held_out,
+    landmarks_of,
+    predicted_of,
+    solve_nystroem,
+    tile_rows,
+)
 from .._state import storable
 from .._torch import devices_like
 from .._warn import warn
 from .checkpoints import checkpoint_of_sums
 from .intervals import OutOfSample, residuals_out_of_sample
-from .kernel import FittedRows, row_kernel
+from .kernel import FittedRows
 from .rows import TrainingRows
+from .settle import ONE_ALPHA, settle, settling_rows
 
-_ONE_ALPHA = ("cholesky", "cg")
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
 _MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
 _OPERATIONS = {"eigh": 10, "cholesky": 1 / 3}  # over n^3
@@ -113,6 +119,22 @@ class FittedRidge:
     search_results: dict | None
     out_of_sample: tuple | OutOfSample | None
 
+    @classmethod
+    def of(cls, settled, rows, solution, solver, out_of_sample):
+        """Of a Solution in the units of a Settled."""
+        choice, path = settled.choice, settled.path
+        if settled.compare and solution.errors is not None:
+            path = settled.alphas, solution.errors
+        if path is not None:
+            path = [settled.unit * alpha for alpha in path[0]], path[1]
+        return cls(
+            rows=rows, solution=solution.times(settled.scale, settled.unit), solver=solver,
+            path=path, choice=choice,
+            feature_weights=settled.feature_weights,
+            search_results=choice.results if settled.searched else None,
+            out_of_sample=out_of_sample,
+        )  # fmt: skip
+
 
 def fit_ridge(X, y, w, config):
     """Fit rows X (n, n_features) to targets y (n, n_outputs) with weights w (n,) >= 0.
@@ -128,48 +150,32 @@ def fit_ridge(X, y, w, config):
     MemoryError
         If the solver's matrices would not fit into memory.
     """
-    scale = torch.ones_like(y[0]) if config.classify else _deviations(y, w)
-    rows = TrainingRows(X, y / scale, w, config.seed)
-    unit = 1.0 if config.alphas is not None else rows.mean_weight
-    rows = rows.with_weights(w / unit)
+    rows = TrainingRows(X, y, w, config.seed)
     solver = choose_solver(config, lambda: rows.n_distinct).solver
-    choice, searched = _choose_kernel(rows, config, solver)
-    original = rows
-    if solver != "nystroem":  # which leaves X where it is
-        rows = rows.distinct()
-    measured = rows.X, rows.w
-    if config.landmarks is not None:  # so that chunks of rows are scaled alike
-        measured = config.landmarks, torch.ones(len(config.landmarks), dtype=w.dtype)
-    kernel = row_kernel(*measured, choice, config.method, config.device, config.dtype)
-    alphas = config.alphas
-    if alphas is None:
-        level = kernel.mean_diagonal(rows.X, rows.w)
-        relative = [choice.relative_alpha] if solver in _ONE_ALPHA else ALPHAS
-        alphas = [float(alpha * level) for alpha in relative]
+    distinct = settling_rows(rows, solver, n_landmarks(solver, config))
+    settled = settle(distinct, config, solver)
+    original = rows.in_units(settled.scale, settled.unit)
+    rows = original  # "nystroem" leaves X where it is
+    if solver != "nystroem":
+        rows = distinct.in_units(settled.scale, settled.unit)
     if solver == "cg":
-        _require_precision(alphas[0], kernel, rows, config, solver)
-    compare = len(alphas) > 1 or config.listed
-    if rows.n_distinct == 1:  # no other rows to be predicted from: the constant is all there is
-        alphas, compare = alphas[-1:], False
-    validate = compare or (rows.n_distinct > 1 and (config.classify or solver == "cholesky"))
-    solve = _solve_exactly if solver in _MATRICES else _solve_by_landmarks
-    solution, fitted_rows = solve(rows, kernel, alphas, validate, solver, config)
+        _require_precision(settled.alphas[0], settled.kernel, rows, config, solver)
     if solver in _MATRICES:
-        _require_precision(solution.alpha, kernel, rows, config, solver)
-    path = (alphas, solution.errors) if compare else None
-    if config.alphas is None and solver in _ONE_ALPHA and choice.path is not None:
-        path = [float(alpha * level) for alpha in choice.path[0]], choice.path[1]
+        solution, fitted_rows = _solve_exactly(rows, settled, solver, config)
+        _require_precision(solution.alpha, settled.kernel, rows, config, solver)
+    else:
+        first = first_held_out(distinct.keys) if settled.validate else None
+        solution, fitted_rows = _solve_by_landmarks(rows, settled, first, solver, config)
     if config.classify:
         out_of_sample = _out_of_sample(solution, rows, fitted_rows)
     else:
-        out_of_sample = residuals_out_of_sample(solution, rows, original, scale)
-    return FittedRidge(
-        rows=fitted_rows, solution=solution.times(scale, unit), solver=solver,
-        path=None if path is None else ([unit * alpha for alpha in path[0]], path[1]),
-        choice=choice, feature_weights=choice.weights_of_sources(X.shape[1]),
-        search_results=choice.results if searched else None,
-        out_of_sample=out_of_sample,
-    )  # fmt: skip
+        out_of_sample = residuals_out_of_sample(solution, rows, original, settled.scale)
+    return FittedRidge.of(settled, fitted_rows, solution, solver, out_of_sample)
+
+
+def n_landmarks(solver, config):
+    """How many landmarks a solver has, where none are given; 0 where it has none."""
+    return config.n_components or _N_COMPONENTS.get(solver, 0)
 
 
 class SolverChoice(NamedTuple):
@@ -189,7 +195,7 @@ def choose_solver(config, n_distinct):
     """
     solver, alphas = config.solver, config.alphas
     n_alphas = len(ALPHAS if alphas is None else alphas)
-    if solver in _ONE_ALPHA and alphas is not None and n_alphas > 1:
+    if solver in ONE_ALPHA and alphas is not None and n_alphas > 1:
         raise ValueError(
             f"solver={solver!r} takes a single alpha; use solver='eigh', 'nystroem' or "
             "'auto' for an array."
@@ -223,29 +229,9 @@ def choose_solver(config, n_distinct):
     return SolverChoice("nystroem", f"{n} distinct rows are too many for {exact[-1]!r}")
 
 
-def _choose_kernel(rows, config, solver):
-    """The Choice of DEQ parameters and feature weights, and whether they were searched."""
-    default = HIGH_DIM if config.method == "high_dim" else DEFAULT
-    free = not default.keys() <= {"input_var", *config.given}
-    search = config.search and free and config.method == "exact"
-    (parameters,) = resolve(config.given, [default])
-    encodings = config.encodings if search or len(config.encodings) == 1 else ("plain",)
-    needs_alpha = config.alphas is None and solver in _ONE_ALPHA
-    if not search and not needs_alpha and encodings == ("plain",):
-        return Choice(parameters), False
-    if search:
-        tell("searches its kernel; in a grid search give hyperparameters=None, or every fit does")
-    choice, *_ = search_kernel(
-        rows.X, rows.y, rows.w, rows.keys, config.given if search else parameters,
-        classify=config.classify, alphas=config.alphas,
-        feature_weights=search and config.weigh_features, encodings=encodings,
-    )  # fmt: skip
-    return choice, search
-
-
-def _solve_exactly(rows, kernel, alphas, validate, solver, config):
+def _solve_exactly(rows, settled, solver, config):
     """The Solution on the n x n matrix, and the rows that its coefficients are for."""
-    n = len(rows.X)
+    n, kernel, alphas = len(rows.X), settled.kernel, settled.alphas
     remedy = "Use solver='nystroem' or 'cg', fewer rows, or dtype='float32'."
     _require_memory(_MATRICES[solver] * n**2, n, solver, config, remedy)
     fitted = FittedRows(kernel, rows.X)
@@ -263,7 +249,7 @@ def _solve_exactly(rows, kernel, alphas, validate, solver, config):
             order, n_left_out = _left_out_last(rows)
             K = kernel.matrix(fitted.scaled[order.to(fitted.scaled.device)])
             y, w = rows.y[order].to(K), rows.w[order].to(K)
-            solution = solve_cholesky(K, y, w, alphas[0], n_left_out if validate else 0)
+            solution = solve_cholesky(K, y, w, alphas[0], n_left_out if settled.validate else 0)
             solution = solution.of_rows(order)
         step()
     return solution, fitted
@@ -277,13 +263,18 @@ def _left_out_last(rows):
     return rows.keys.argsort(descending=True), _LEFT_OUT
 
 
-def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
-    """The Solution by Nystroem or conjugate gradients, and the rows of its coefficients."""
-    X, y, w = rows.X, rows.y, rows.w
-    landmarks, held_out = landmarks_and_held_out(
-        rows.keys, w > 0, config.n_components or _N_COMPONENTS[solver], validate
-    )
-    chosen = take(X, landmarks) if config.landmarks is None else config.landmarks
+def _solve_by_landmarks(rows, settled, first, solver, config):
+    """The Solution by Nystroem or conjugate gradients, and the rows of its coefficients.
+
+    Rows are held out by their keys, `first` in any case, unless it is None.
+    """
+    X, y, w, kernel, alphas = rows.X, rows.y, rows.w, settled.kernel, settled.alphas
+    chosen = config.landmarks
+    if chosen is None:
+        chosen = take(X, landmarks_of(rows.keys, w > 0, n_landmarks(solver, config)))
+    held_out = predicted = None
+    if first is not None:
+        held_out = is_held_out(rows.keys, w > 0, first)
     m = len(chosen)
     features = m * (len(X) if solver == "cg" else 3 * tile_rows(m))
     remedy = f"Use n_components < {m} or dtype='float32'."
@@ -296,8 +287,11 @@ def _solve_by_landmarks(rows, kernel, alphas, validate, solver, config):
             return kernel.rows(X[part] if isinstance(part, slice) else take(X, part))
 
         kept = checkpoint_of_sums(config, features, rows)
-        devices = devices_like(config.device)
-        solution = solve_nystroem(features, tile, y, w, alphas, held_out, kept, devices)
+        if held_out is not None:
+            predicted = predicted_of(rows.keys, held_out)
+        solution = solve_nystroem(
+            features, tile, y, w, alphas, held_out, predicted, kept, devices_like(config.device)
+        )
         return solution, landmarks
     fitted = FittedRows(kernel, X)
     held_out = None if held_out is None else held_out.to(fitted.scaled.device)
@@ -347,9 +341,3 @@ def _out_of_sample(solution, rows, fitted):
         own = fitted.matrix(X) @ solution.dual_coef + solution.intercept
         predictions = own if predictions is None else predictions.where(predictions.isfinite(), own)
     return predictions.to(y), y, w
-
-
-def _deviations(y, w):
-    """Standard deviation of each target; 1 where it does not vary."""
-    varies = y[w > 0].amin(0) < y[w > 0].amax(0)
-    return torch.where(varies, standard_deviations(y, w), 1.0)

@@ -159,8 +159,8 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
 
     "nystroem" takes the distinct rows with the smallest hashes as landmarks, and reads X in blocks
     of rows: a memory-mapped array (`numpy.load` with ``mmap_mode="r"``) of float32 or float64 is
-    never copied. A tenth of the distinct rows, at most 10,000, is held out to choose alpha; then
-    all rows are fitted.
+    never copied. A tenth of the distinct rows is held out to choose alpha; then all rows are
+    fitted. The scale of the rows is that of those searched on.
 
     The search compares four kernels on at most 500 distinct rows, drawn by `random_state`: smooth
     and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 
 from .._array_api import take
-from .._row_keys import merge_repeated_rows, row_keys
+from .._row_keys import merge_repeated_rows, row_keys, smallest_rows
 from .._torch import make_generator, to_tensor
 
 
@@ -45,9 +45,14 @@ class TrainingRows:
         """Total weight over the number of distinct rows."""
         return float(self.w.sum()) / self.n_distinct
 
-    def with_weights(self, w):
-        """The same rows with other weights, which are positive where these are."""
-        return TrainingRows(self.X, self.y, w, self.seed, self._keys)
+    def in_units(self, scale, unit):
+        """The same rows, with targets in units of scale (n_outputs,), weights in theirs."""
+        return TrainingRows(self.X, self.y / scale, self.w / unit, self.seed, self._keys)
+
+    def smallest(self, n):
+        """TrainingRows of the n distinct rows of the smallest keys."""
+        keys, X, y, w = smallest_rows(self.keys, self.X, self.y, self.w, n)
+        return TrainingRows(X, y, w, self.seed, keys)
 
     def distinct(self):
         """TrainingRows without rows of weight 0, and with repeated ones merged into one."""

@@ -8,15 +8,22 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .._row_keys import row_keys, smallest_keys
-from .._solve.nystroem import Features, accumulate, solve_sums
+from .._array_api import take
+from .._row_keys import another_order, smallest_rows
+from .._solve.nystroem import (
+    MOST_PREDICTED,
+    Features,
+    accumulate,
+    first_held_out,
+    is_held_out,
+    landmarks_of,
+    solve_sums,
+)
 from .._state import storable
-from .._torch import make_generator, to_tensor
-from .fit import FittedRidge, fit_ridge
-
-_HELD_OUT = 10  # one row in so many is held out to choose alpha and to calibrate
-_MOST_KEPT = 2000  # rows of those, for calibration
-_MIX = -0x61C8864680B583EB  # an order of its own, as in `landmarks_and_held_out`
+from .fit import FittedRidge, n_landmarks
+from .kernel import FittedRows
+from .rows import TrainingRows
+from .settle import Settled, settle, settling_rows
 
 
 @storable
@@ -27,23 +34,28 @@ class Stream:
     Parameters
     ----------
     n_chunks : int
-    first : FittedRidge
-        Of the first chunk: its rows are the landmarks, its kernel and parameters stay.
-    alphas : list of float
-        The candidates.
+    seed : int
+        Of the keys of rows.
+    settled : Settled
+        By the first chunk.
+    landmarks : FittedRows
+    first_held_out : int or None
+        See `is_held_out`; None where no rows are held out.
+    center : tensor of shape (n_outputs,)
+        What is subtracted from the targets.
     sums : list of Sums
         Of the rows, or of those not held out and those that are.
-    center : tensor of shape (n_outputs,)
-        What was subtracted from the targets.
     kept : tuple of tensors
         Keys, rows, targets and weights of held-out rows, to calibrate on, of a classifier.
     """
 
     n_chunks: int
-    first: FittedRidge
-    alphas: list
-    sums: list
+    seed: int
+    settled: Settled
+    landmarks: FittedRows
+    first_held_out: int | None
     center: torch.Tensor
+    sums: list
     kept: tuple
 
     def plus(self, part):
@@ -64,56 +76,56 @@ class Part:
         if not self.sums:
             return other
         sums = [one.merged(two) for one, two in zip(self.sums, other.sums, strict=True)]
-        kept = [torch.cat(pair) for pair in zip(self.kept, other.kept, strict=True)]
-        return Part(sums, _fewest(*kept))
+        kept = tuple(torch.cat(pair) for pair in zip(self.kept, other.kept, strict=True))
+        return Part(sums, smallest_rows(*kept, MOST_PREDICTED) if kept else ())
 
 
 def begin_stream(X, y, w, config):
-    """The Stream that rows begin, as for `fit_ridge`; they are not in its sums yet."""
-    first = fit_ridge(X, y, w, config)
+    """The Stream that rows begin, which may be those of the smallest keys of all only.
+
+    They are not in its sums yet.
+    """
+    rows = TrainingRows(X, y, w, config.seed)
+    n = n_landmarks("nystroem", config)
+    distinct = settling_rows(rows, "nystroem", n)
+    settled = settle(distinct, config, "nystroem")
+    landmarks = config.landmarks
+    if landmarks is None:
+        landmarks = take(X, landmarks_of(rows.keys, w > 0, n))
+    validate = len(settled.alphas) > 1 or config.classify
+    distinct = distinct.in_units(settled.scale, settled.unit)
     return Stream(
-        0, first, first.path[0] if first.path else [first.solution.alpha], [], w @ y / w.sum(), ()
-    )
+        n_chunks=0, seed=config.seed, settled=settled,
+        landmarks=FittedRows(settled.kernel, landmarks),
+        first_held_out=first_held_out(distinct.keys) if validate else None,
+        center=distinct.w @ distinct.y / distinct.w.sum(), sums=[], kept=(),
+    )  # fmt: skip
 
 
 def part_of(stream, X, y, w, classify):
     """The Part of rows X (n, n_features), targets y (n, n_outputs) and weights w (n,)."""
-    kernel = stream.first.rows.kernel
-    held_out, kept = None, ()
-    if len(stream.alphas) > 1 or classify:
-        keys = row_keys(X, make_generator(0)) * _MIX
-        held_out = (keys % _HELD_OUT == 0) & (w > 0)
-        if classify:
-            rows = to_tensor(X)
-            rows = rows[held_out.to(rows.device)]
-            kept = _fewest(keys[held_out], rows, y[held_out], w[held_out])
-    features = Features(kernel.matrix, stream.first.rows.scaled)
-    sums = accumulate(features, lambda part: kernel.rows(X[part]), y - stream.center, w, held_out)
+    settled, held_out, kept = stream.settled, None, ()
+    rows = TrainingRows(X, y, w, stream.seed).in_units(settled.scale, settled.unit)
+    if stream.first_held_out is not None:
+        held_out = is_held_out(rows.keys, w > 0, stream.first_held_out)
+    if classify:
+        order = another_order(rows.keys)
+        kept = smallest_rows(order, X, rows.y, rows.w * held_out, MOST_PREDICTED)
+    features = Features(settled.kernel.matrix, stream.landmarks.scaled)
+    y = rows.y - stream.center
+    sums = accumulate(features, lambda at: settled.kernel.rows(X[at]), y, rows.w, held_out)
     return Part(sums, kept)
-
-
-def _fewest(*kept):
-    """Of keys, rows, targets and weights those of the smallest keys."""
-    if not kept:
-        return ()
-    _, first = smallest_keys(kept[0], _MOST_KEPT)
-    return tuple(part[first.to(part.device)] for part in kept)
 
 
 def solved(stream, classify):
     """The FittedRidge of all rows so far."""
-    first, sums, alphas = stream.first, stream.sums, stream.alphas
-    features = Features(first.rows.kernel.matrix, first.rows.scaled)
-    if len(sums) > 1 and not all(bool(part.weight > 0) for part in sums):
-        sums, alphas = [sums[0].merged(sums[1])], [first.solution.alpha]  # nothing to choose by
-    solution, (beta, constant) = solve_sums(features, sums, alphas, stream.center)
-    out_of_sample = first.out_of_sample if classify else None  # of the first chunk alone
-    if classify and len(sums) > 1:
+    settled, rows = stream.settled, stream.landmarks
+    features = Features(settled.kernel.matrix, rows.scaled)
+    solution, (beta, constant) = solve_sums(features, stream.sums, settled.alphas, stream.center)
+    out_of_sample = None
+    if classify:
         _, X, y, w = stream.kept
         coef = features.dual_coef(beta).to(features.landmarks)
-        predictions = (first.rows.matrix(X) @ coef).double() + constant
+        predictions = (rows.matrix(X) @ coef).double() + constant
         out_of_sample = predictions.to(y) + stream.center.to(y), y, w
-    return replace(
-        first, solution=solution, out_of_sample=out_of_sample,
-        path=None if solution.errors is None else (alphas, solution.errors),
-    )  # fmt: skip
+    return FittedRidge.of(settled, rows, solution, "nystroem", out_of_sample)

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .._array_api import take
 from .._progress import out_of_time, stage
-from .._row_keys import merge_repeated_rows, smallest_keys
+from .._row_keys import below, smallest_keys, smallest_rows
 from .._scaling import root_mean_square_norm
-from .._torch import single_thread, to_tensor
+from .._torch import single_thread
 from .candidates import BIASES, CANDIDATES, is_angular, resolve, stable
 from .criterion import Data, Trial, compare, results_table
 from .encodings import Encoding, fit_encodings
 from .feature_weights import learn_weights
 
 MAX_ROWS = 2000  # rows that are searched on, by the descent of weights and in the final round ...
-_SHARE, _MOST = 4, 2  # ... or one in so many, if that is more, up to so many times as many
+_SHARE = 1 / 4  # ... or this share, if that is more,
+MOST_ROWS = 2 * MAX_ROWS  # but no more than these
 _ROWS = 1000  # of them, on which weights are compared; with more rows there is a final round
 _FEW_ROWS = 500  # of these, on which kernels and encodings are compared
 _ROUGH = 0.98  # the errors of a rough kernel are multiplied by this there: more rows help it most
@@ -89,8 +89,8 @@ def search_kernel(
     w : tensor of shape (n,)
         Weights, not negative.
     keys : tensor of shape (n,)
-        Of the rows, see `row_keys`; of more than `MAX_ROWS` distinct ones those searched on are
-        drawn by them.
+        Of the rows, see `row_keys`; of more than `MAX_ROWS` distinct ones those of the smallest
+        keys are searched on.
     given : dict
         The DEQ parameters to keep.
     classify : bool
@@ -115,7 +115,7 @@ def search_kernel(
     ValueError
         If no candidate has a stable fixed point.
     """
-    X, y, w = _some_rows(X, y, w, keys, classify)
+    X, y, w = _some_rows(X, y, w, keys)
     lonely = w.max() > _MOST_OF_ALL * w.sum()  # a row that cannot be predicted from the others
     if len(X) < 3 or lonely or torch.equal(y.amin(0), y.amax(0)):
         return [Choice(resolve(given)[0])]  # nothing tells candidates apart
@@ -255,22 +255,9 @@ def _weighted(start, best, table, given, judged):
     return Trial(best.data, parameters, score, criterion, int(gain.argmin()), v)
 
 
-def _some_rows(X, y, w, keys, classify):
-    """MAX_ROWS or more distinct rows, drawn by their keys, in proportion to the classes.
-
-    In the order of their keys, so that any part is drawn at random.
-    """
-    rows = torch.nonzero(w > 0)[:, 0]
-    distinct, first = smallest_keys(keys[rows], len(rows))
-    most = max(MAX_ROWS, min(len(distinct) // _SHARE, _MOST * MAX_ROWS))
-    if len(distinct) > most:
-        order = torch.arange(len(distinct), device=w.device)  # by key: at random
-        if classify:
-            label = torch.cat([torch.zeros_like(y[:, :1]), y], 1).argmax(1)
-            order = torch.argsort(label[rows][first], stable=True)
-        picked = order[torch.arange(most, device=w.device) * len(order) // most]
-        rows = rows[torch.isin(keys[rows], distinct[picked])]
-    rows = rows[keys[rows].argsort(stable=True)]  # sums round alike in whatever order rows come
-    X, y, w = to_tensor(take(X, rows), dtype=torch.float64), y[rows], w[rows]
-    first, y, w = merge_repeated_rows(X, y, w, keys[rows])
-    return X if first is None else X[first], y, w
+def _some_rows(X, y, w, keys):
+    """MAX_ROWS or more distinct rows, of the smallest keys: in their order, any part is random."""
+    smallest, _ = smallest_keys(keys[w > 0], MOST_ROWS)
+    n = max(MAX_ROWS, int((smallest < below(_SHARE)).sum()))
+    _, X, y, w = smallest_rows(keys, X, y, w, n)
+    return X.double(), y, w

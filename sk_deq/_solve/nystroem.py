@@ -16,47 +16,38 @@ import torch
 from scipy.linalg import LinAlgWarning
 
 from .._progress import stage
-from .._row_keys import smallest_keys
+from .._row_keys import another_order, below, smallest_keys
 from .._state import storable
 from .._warn import warn
 from .exact import Solution, best_candidate
 
 _TILE = 2**22  # entries of the features that are computed at once
-_HELD_OUT = 10  # one row in so many is held out to choose alpha,
-_MOST_HELD_OUT = 10_000  # but no more than this
+_HELD_OUT = 1 / 10  # the share of the rows that is held out to choose alpha
+MOST_PREDICTED = 4000  # rows of these, for what needs predictions out of sample
 _STRIPES = 8  # the Gram matrix of the features is computed below its diagonal, in stripes
 
 
-def landmarks_and_held_out(keys, positive, n_landmarks, hold_out):
-    """Choose landmarks and held-out rows by their keys: order and copies do not matter.
+def landmarks_of(keys, positive, n):
+    """Indices of the n distinct rows of the smallest keys, of those that are `positive`."""
+    _, first = smallest_keys(keys[positive], n)
+    return torch.nonzero(positive)[:, 0][first]
 
-    Parameters
-    ----------
-    keys : tensor of shape (n,), int64
-        Equal for equal rows.
-    positive : bool tensor of shape (n,)
-        Whether a row has positive weight; only such rows are chosen.
-    n_landmarks : int
-    hold_out : bool
 
-    Returns
-    -------
-    landmarks : tensor of shape (at most n_landmarks,)
-        Indices of distinct rows.
-    held_out : bool tensor of shape (n,) or None
-        All copies of a tenth of the distinct rows, at most 10,000 of them.
-    """
-    kept = keys[positive]
-    _, first = smallest_keys(kept, n_landmarks)
-    landmarks = torch.nonzero(positive)[:, 0][first]
-    if not hold_out:
-        return landmarks, None
-    other = kept * -0x61C8864680B583EB  # an order of its own: odd factors keep keys apart
-    n_distinct = len(torch.unique(other))
-    chosen, _ = smallest_keys(other, min(-(-n_distinct // _HELD_OUT), _MOST_HELD_OUT))
-    held_out = torch.zeros_like(positive)
-    held_out[positive] = other <= chosen[-1]
-    return landmarks, held_out
+def first_held_out(keys):
+    """The key of the row of these that is held out if none else is."""
+    return int(keys[another_order(keys).argmin()])
+
+
+def is_held_out(keys, positive, first):
+    """Which rows are held out, a tenth by their keys: all copies of a row or none, (n,) bool."""
+    return positive & ((another_order(keys) < below(_HELD_OUT)) | (keys == first))
+
+
+def predicted_of(keys, held_out):
+    """Indices of all copies of the first `MOST_PREDICTED` distinct rows that are held out."""
+    order = another_order(keys)
+    last = smallest_keys(order[held_out], MOST_PREDICTED)[0][-1:]
+    return torch.nonzero(held_out & (order <= last))[:, 0]
 
 
 class Features:
@@ -184,7 +175,9 @@ def tile_rows(n_columns):
     return max(1024, _TILE // n_columns)
 
 
-def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None, devices=()):
+def solve_nystroem(
+    features, rows, y, w, alphas, held_out=None, predicted=None, kept=None, devices=()
+):  # fmt: skip
     """Solve for the alpha with the least error on the held-out rows; then with all rows.
 
     Parameters
@@ -198,6 +191,8 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None, devic
     alphas : list of float
     held_out : bool tensor of shape (n,) or None
         Needed if there are several alphas.
+    predicted : tensor of shape (n_predicted,), default=None
+        Held-out rows to predict.
     kept : Checkpoint, default=None
         Where the sums are kept on the way.
     devices : sequence of torch.device
@@ -206,7 +201,7 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None, devic
     Returns
     -------
     Solution
-        Its predictions are those of the held-out rows by the model of all others.
+        Its predictions are by the model of the rows that are not held out.
     """
     center = w @ y / w.sum()
     if len(devices) > 1 and kept is None:
@@ -214,18 +209,17 @@ def solve_nystroem(features, rows, y, w, alphas, held_out=None, kept=None, devic
     else:
         sums = accumulate(features, rows, y - center, w, held_out, kept)
     solution, (beta, constant) = solve_sums(features, sums, alphas, center)
-    if held_out is None:
+    if predicted is None:
         return solution
-    index = torch.nonzero(held_out)[:, 0]
     size = tile_rows(max(features.landmarks.shape))
     coef = features.dual_coef(beta).to(features.landmarks)
     predictions = torch.cat(
         [
             (features.kernel(rows(part), features.landmarks) @ coef).double() + constant
-            for part in index.split(size)
+            for part in predicted.split(size)
         ]
     ) + center.to(coef.device)
-    return replace(solution, predictions=predictions, rows=index)
+    return replace(solution, predictions=predictions, rows=predicted)
 
 
 def accumulate(features, rows, y, w, held_out=None, kept=None):
@@ -292,6 +286,8 @@ def solve_sums(features, sums, alphas, center):
     center : tensor of shape (n_outputs,)
         What was subtracted from the targets.
     """
+    if len(sums) > 1 and not all(bool(part.weight > 0) for part in sums):
+        sums, alphas = [sums[0].merged(sums[1])], alphas[-1:]  # nothing to choose by
     errors, alpha, total = None, alphas[0], sums[0]
     candidate = None
     if len(sums) > 1:

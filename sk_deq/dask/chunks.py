@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_array
 from .._array_api import unique_labels
 from .._ridge.classifier import DEQKernelRidgeClassifier
 from .._ridge.stream import Part, part_of
-from .._row_keys import merge_repeated_rows, row_keys, smallest_keys
+from .._row_keys import row_keys, smallest_rows
 from .._torch import make_generator, to_tensor
 
 _FAN = 8  # parts that are put together at once
@@ -69,27 +69,15 @@ def union_of(labels):
     return np.unique(np.concatenate(labels))
 
 
-def sample_of(chunk, n):
+def sample_of(chunk, seed, n):
     """Keys, rows, targets and weights of the n distinct rows with the smallest keys."""
     X, y, w = rows_of_chunk(chunk)
-    keys = row_keys(X, make_generator(0))
-    kept = w > 0
-    return smallest_of([(keys[kept], to_tensor(X)[kept], y[kept], w[kept])], n)
+    return smallest_rows(row_keys(X, make_generator(seed)), X, y, w, n)
 
 
 def smallest_of(samples, n):
-    """The n distinct rows with the smallest keys of samples, by key; repeated ones are merged."""
-    keys, X, y, w = (torch.cat(parts) for parts in zip(*samples, strict=True))
-    distinct, _ = smallest_keys(keys, n)
-    if not len(distinct):
-        return keys, X, y, w
-    kept = keys <= distinct[-1]
-    keys, X, y, w = keys[kept], X[kept], y[kept], w[kept]
-    first, y, w = merge_repeated_rows(X, y, w, keys)
-    if first is not None:
-        keys, X = keys[first], X[first]
-    order = torch.argsort(keys)
-    return keys[order], X[order], y[order], w[order]
+    """The n distinct rows with the smallest keys of samples."""
+    return smallest_rows(*(torch.cat(parts) for parts in zip(*samples, strict=True)), n)
 
 
 def part_of_chunk(stream, chunk, classify):

@@ -8,7 +8,9 @@ from .._array_api import prototype, to_numpy
 from .._base import all_or_nothing
 from .._ridge.checkpoints import require_no_checkpoint
 from .._ridge.classifier import DEQKernelRidgeClassifier as LocalDEQKernelRidgeClassifier
+from .._ridge.fit import n_landmarks
 from .._ridge.regressor import DEQKernelRidge as LocalDEQKernelRidge
+from .._ridge.settle import MOST_ROWS
 from .._ridge.stream import begin_stream, solved
 from .chunks import (
     Indicators,
@@ -22,8 +24,6 @@ from .chunks import (
     union_of,
 )
 from .lazy import Lazy, as_array, chunks_of, documented_like
-
-_SAMPLE = 2000  # rows that choose the kernel; and landmarks, unless another number is asked for
 
 
 class LazyRidge(Lazy):
@@ -46,16 +46,13 @@ class LazyRidge(Lazy):
         config = self._config(like, classify=hasattr(self, "class_weight"))
         chunks = chunks_of(X, y, sample_weight)
         chunks = [(*chunk, encode, X.shape[1]) for chunk in chunks]
-        n = max(_SAMPLE, config.n_components or 0)
-        samples = [delayed(sample_of)(chunk, n) for chunk in chunks]
+        config = replace(config, solver="nystroem")
+        n = max(MOST_ROWS, n_landmarks("nystroem", config))
+        samples = [delayed(sample_of)(chunk, config.seed, n) for chunk in chunks]
         _, rows, targets, weight = tree(delayed(smallest_of), samples, n).compute()
         if not len(weight):
             raise ValueError("All sample_weight are zero; at least one must be positive.")
-        rows = to_numpy(rows)
-        if config.landmarks is None:
-            config = replace(config, landmarks=rows[: config.n_components or _SAMPLE])
-        config = replace(config, solver="nystroem")
-        stream = begin_stream(rows, targets, weight, config)
+        stream = begin_stream(to_numpy(rows), targets, weight, config)
         begun = delayed(stream)
         parts = [delayed(part_of_chunk)(begun, chunk, config.classify) for chunk in chunks]
         fitted = solved(stream.plus(tree(delayed(sum_of), parts).compute()), config.classify)
@@ -67,10 +64,9 @@ class LazyRidge(Lazy):
 class DEQKernelRidge(LazyRidge, LocalDEQKernelRidge):
     """Ridge regression with the kernel of a DEQ, on dask arrays and data frames.
 
-    As `sk_deq.DEQKernelRidge` with ``solver="nystroem"``, parameters and attributes included. The
-    2,000 rows with the smallest hashes choose the kernel and are the landmarks, unless
-    `n_components` or `landmarks` say otherwise: the result does not depend on how the rows are cut
-    into chunks. Given `landmarks` and DEQ parameters, it is that of the local estimator.
+    As `sk_deq.DEQKernelRidge` with ``solver="nystroem"``, parameters and attributes included, and
+    with the same result, however the rows are cut into chunks: rows with the smallest hashes choose
+    the kernel and are the landmarks, and the rest is sums over rows.
 
     Examples
     --------
