@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier
 from sk_deq._array_api import ARRAY_API_SUPPORT
+from sk_deq._ridge.intervals import local_scale
 
 # nothing but the penalty is measured on the rows
 FIXED = {"activation": "relu", "kernel": "ck", "recurrent_var": 0.3, "center": True}
@@ -209,3 +210,73 @@ def test_coverage_is_nominal_on_average():
         sets.append(model.predict_set(X_test)[range(500), (y_test > 0).astype(int)].mean())
     assert np.mean(intervals) == pytest.approx(0.9, abs=0.02)
     assert np.mean(sets) == pytest.approx(0.9, abs=0.02)
+
+
+def local_widths_by_hand(X, y, X_test, coverage):
+    """Of one output and distinct rows: models of log |residual|, each fitted without a row."""
+    R = residuals(X, y, alpha=0.2)
+    logs = np.log(np.maximum(R, 0.2 * np.median(R)))
+    given = {**FIXED, "solver": "cholesky"}
+    level = DEQKernelRidge(1.0, **given).fit(X, logs)._fitted_rows.kernel
+    level = level.mean_diagonal(X, torch.ones(len(X), dtype=torch.float64))
+    found = {}
+    for alpha in 10.0 ** np.arange(-3, 3.1, 0.5) * level:
+        others = [np.delete(np.arange(len(X)), i) for i in range(len(X))]
+        spread = DEQKernelRidge(alpha, **given)
+        left_out = [
+            spread.fit(X[o], logs[o]).predict(X[i : i + 1])[0] for i, o in enumerate(others)
+        ]
+        found[np.square(left_out - logs).mean()] = alpha, np.array(left_out)
+    alpha, left_out = found[min(found)]
+    bound = quantile(R / np.exp(left_out), coverage)
+    return bound * np.exp(DEQKernelRidge(alpha, **given).fit(X, logs).predict(X_test))
+
+
+@pytest.mark.slow
+def test_local_intervals_are_those_of_refitted_models():
+    rows, y = X[:30], Y[:30] * (1 + 3 * (X[:30, :1] > 0))
+    X_test = RNG.normal(size=(20, 3))
+    model = DEQKernelRidge(0.2, solver="cholesky", **FIXED).fit(rows, y)
+    lower, upper = model.predict_interval(X_test, 0.8, local=True)
+    np.testing.assert_allclose((lower + upper) / 2, model.predict(X_test))
+    for k in range(2):
+        expected = local_widths_by_hand(rows, y[:, k], X_test, 0.8)
+        np.testing.assert_allclose((upper - lower)[:, k] / 2, expected, rtol=1e-6)
+    flat = DEQKernelRidge(0.2, solver="cholesky", **FIXED).fit(rows, y[:, 1])
+    lower_, upper_ = flat.predict_interval(X_test, 0.8, local=True)
+    np.testing.assert_allclose([lower_, upper_], [lower[:, 1], upper[:, 1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["cholesky", "nystroem", "cg"])
+def test_local_intervals_are_wide_where_targets_are_noisy(solver):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, size=(4000, 2))
+    y = X[:, 1] + np.exp(1.5 * X[:, 0]) * rng.normal(size=4000)
+    train, test = slice(900 if solver == "cholesky" else 2000), slice(2000, None)
+    options = {**FIXED, "solver": solver, "input_scaling": "rms", "bias_var": 0.1}
+    options |= {"center": False, "kernel": "ntk"}
+    if solver != "cholesky":
+        options |= {"n_components": 50, "random_state": 0}
+    model = DEQKernelRidge([1.0], **options).fit(X[train], y[train])
+    lower, upper = model.predict_interval(X[test], local=True)
+    again = pickle.loads(pickle.dumps(model)).predict_interval(X[test], local=True)
+    np.testing.assert_array_equal(again, (lower, upper))
+    thirds = np.digitize(X[test][:, 0], [-1 / 3, 1 / 3])
+    inside = (lower <= y[test]) & (y[test] <= upper)
+    assert all(0.8 < inside[thirds == k].mean() < 0.99 for k in range(3))
+    width = upper - lower
+    assert 4 < width[thirds == 2].mean() / width[thirds == 0].mean() < 12  # exp(2) = 7.4
+    lower, upper = model.predict_interval(X[test])
+    inside = (lower <= y[test]) & (y[test] <= upper)
+    assert inside[thirds == 0].mean() > 0.99 and inside[thirds == 2].mean() < 0.82
+
+
+def test_each_copy_has_the_same_scale_and_perfect_fits_none():
+    X2, y2 = np.repeat(X[:20], 3, axis=0), RNG.normal(size=60)
+    model = DEQKernelRidge(0.2, solver="cholesky", **FIXED).fit(X2, y2)
+    scale, out = local_scale(model._out_of_sample, model._fitted_rows)
+    assert len(scale.rows.X) == out.n_distinct == 20 and len(out.scores) == 60
+    model.fit(X[:20], np.zeros(20))
+    lower, upper = model.predict_interval(X[:5], local=True)
+    np.testing.assert_array_equal(lower, upper)

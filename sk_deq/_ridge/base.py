@@ -178,11 +178,15 @@ class BaseKernelRidge(DEQEstimator):
         fitted = self._fitted_rows
         dual_coef = to_tensor(self.dual_coef_, device=fitted.scaled.device)
         intercept = to_tensor(self.intercept_, device=fitted.scaled.device)
+        return self._combination(X, fitted, dual_coef).add_(intercept), origin
+
+    def _combination(self, X, fitted, coef):
+        """k(X, rows) coef, of FittedRows, in batches of rows of X."""
         size = self.predict_batch_size or max(1, _BATCH // max(fitted.scaled.shape))
-        out = dual_coef.new_empty(len(X), *dual_coef.shape[1:])
+        out = coef.new_empty(len(X), *coef.shape[1:])
         for start in range(0, len(X), size):
-            out[start : start + size] = fitted.matrix(X[start : start + size]) @ dual_coef
-        return out.add_(intercept), origin
+            out[start : start + size] = fitted.matrix(X[start : start + size]) @ coef
+        return out
 
 
 def takes_chunks(estimator):

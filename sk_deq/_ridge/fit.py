@@ -169,7 +169,9 @@ def fit_ridge(X, y, w, config):
     if config.classify:
         out_of_sample = _out_of_sample(solution, rows, fitted_rows)
     else:
-        out_of_sample = residuals_out_of_sample(solution, rows, original, settled.scale)
+        out_of_sample = residuals_out_of_sample(
+            solution, rows, fitted_rows, original, settled.scale
+        )
     return FittedRidge.of(settled, fitted_rows, solution, solver, out_of_sample)
 
 

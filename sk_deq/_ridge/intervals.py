@@ -6,10 +6,17 @@ from numbers import Real
 
 import torch
 
+from .._array_api import take
+from .._row_keys import smallest_keys
 from .._solve.calibration import class_probabilities
+from .._solve.leave_one_out import eigh_path
 from .._state import storable
+from .kernel import FittedRows
 
 _ROUNDING = 1e-9  # of sums of weights
+_MOST_LOCAL = 1000  # distinct rows that tell how the size of residuals varies
+_LEAST = 0.2  # residuals count as no smaller than this, in units of their median
+_PENALTIES = 10.0 ** torch.arange(-3, 3.1, 0.5, dtype=torch.float64)  # of the mean diagonal
 
 
 @storable
@@ -24,11 +31,18 @@ class OutOfSample:
     weights : tensor of shape (n_scores,)
     n_distinct : int
         Number of distinct rows that were left out.
+    row_of : tensor of shape (n_scores,), default=None
+        Which of these a score is of, in the order of their keys.
+    first : tensor of shape (at most 1000,) or array of shape (.., n_features), default=None
+        The first of these in that order: which of the rows that were fitted, or, where it has two
+        dimensions, the rows.
     """
 
     scores: torch.Tensor
     weights: torch.Tensor
     n_distinct: int
+    row_of: torch.Tensor | None = None
+    first: object = None
 
     def quantile(self, coverage):
         """What a new row's scores (n_outputs,) stay below, with probability `coverage`.
@@ -62,28 +76,75 @@ def check_coverage(coverage):
         raise ValueError(f"coverage must be a number in (0, 1), got {coverage!r}.")
 
 
-def residuals_out_of_sample(solution, rows, original, scale):
+@dataclass(frozen=True)
+class LocalScale:
+    """How large residuals are at x: exp(k(x, rows) coef + constant), which no row had a part in."""
+
+    rows: FittedRows
+    coef: torch.Tensor
+    constant: torch.Tensor
+
+
+def local_scale(out, fitted):
+    """The LocalScale of an OutOfSample of residuals, and that of residuals in units of it.
+
+    A kernel ridge of log |residual|, with the kernel and, out of sample, by closed-form
+    leave-one-out: so the units of a row do not depend on its own residual.
+
+    Parameters
+    ----------
+    out : OutOfSample
+    fitted : FittedRows
+        What was fitted.
+    """
+    X = out.first if out.first.ndim == 2 else take(fitted.X, out.first)
+    rows, n = FittedRows(fitted.kernel, X), len(X)
+    known = out.row_of < n
+    scores, weights, row_of = out.scores[known], out.weights[known], out.row_of[known]
+    middle = scores.quantile(0.5, 0)
+    middle = middle.where(middle > 0, scores.mean(0))
+    logs = scores.clamp_min(_LEAST * middle.where(middle > 0, 1)).log()
+    w = weights.new_zeros(n).index_add_(0, row_of, weights)
+    logs = logs.new_zeros(n, logs.shape[1]).index_add_(0, row_of, weights[:, None] * logs)
+    logs /= w[:, None]
+    K = fitted.kernel.matrix(rows.scaled).double().cpu()
+    penalties = _PENALTIES * K.diagonal().mean() * w.mean()
+    r, constants, left_out = eigh_path(K, logs, w, penalties)
+    best = torch.einsum("n,nak->ak", w, left_out.square()).argmin(0)
+    r, left_out = (x.gather(1, best.expand(n, 1, -1))[:, 0] for x in (r, left_out))
+    scores = scores / (logs - left_out).exp()[row_of]
+    constant = constants.gather(0, best[None])[0]
+    return LocalScale(rows, w.sqrt()[:, None] * r, constant), OutOfSample(scores, weights, n)
+
+
+def residuals_out_of_sample(solution, rows, fitted, original, scale):
     """The OutOfSample of a regression: absolute residuals, one for each copy of a row.
 
     Parameters
     ----------
     solution : Solution
         With predictions for rows that were left out; without, None is returned.
-    rows, original : TrainingRows
-        What was fitted, and the same before repeated rows were merged.
+    rows, fitted, original : TrainingRows, FittedRows, TrainingRows
+        What was fitted, what predictions compare with, and rows before repeated ones were merged.
     scale : tensor of shape (n_outputs,)
         The unit of the targets.
     """
     if solution.predictions is None:
         return None
-    keys, predictions = rows.keys, solution.predictions.to(original.y)
-    if solution.rows is not None:
-        keys = keys[solution.rows.to(keys.device)]
-    keys, order = keys.sort()
+    predictions, index = solution.predictions.to(original.y), solution.rows
+    if index is None:
+        index = torch.arange(len(rows.keys))
+    index = index.to(rows.keys.device)
+    keys, at = smallest_keys(rows.keys[index], len(index))
     place = torch.searchsorted(keys, original.keys).clamp_max(len(keys) - 1)
     left_out = (keys[place] == original.keys) & (original.w > 0)
-    residuals = (original.y[left_out] - predictions[order[place[left_out]]]) * scale
-    return OutOfSample(residuals.abs().cpu(), original.w[left_out].cpu(), len(torch.unique(keys)))
+    place = place[left_out]
+    residuals = (original.y[left_out] - predictions[at[place]]) * scale
+    first = index[at[:_MOST_LOCAL]]
+    return OutOfSample(
+        residuals.abs().cpu(), original.w[left_out].cpu(), len(keys), place.cpu(),
+        first.cpu() if fitted.X is rows.X else take(rows.X, first),
+    )  # fmt: skip
 
 
 def class_scores(decision, targets, weight, temperature):
