@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from .._state import refusal, storable
-from . import duals
+from . import duals, logistic
 
 
 def _stored_name(activation):
@@ -87,15 +87,15 @@ ACTIVATIONS = {
         Activation("relu", torch.relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.0)),
         Activation("leaky_relu", _leaky_relu, None, True, (0.0,), 1.0, _CLOSED(1.0, 0.01)),
         Activation("abs", torch.abs, "even", True, (0.0,), 1.0, _CLOSED(1.0, -1.0)),
-        Activation("tanh", torch.tanh, "odd", dual=duals.tanh),
+        Activation("tanh", torch.tanh, "odd", dual=logistic.tanh),
         Activation("erf", torch.erf, "odd", lipschitz=1.1283791670955126, dual=duals.erf),
         Activation("sin", torch.sin, "odd", dual=duals.sin, moments=duals.sin_moments),
-        Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=duals.sigmoid),
+        Activation("sigmoid", torch.sigmoid, lipschitz=0.25, dual=logistic.sigmoid),
         Activation("hard_tanh", _F.hardtanh, "odd", kinks=(-1.0, 1.0), dual=duals.clip(1.0)),
         Activation("elu", _F.elu, kinks=(0.0,), dual=duals.elu),
         Activation("gelu", _F.gelu, lipschitz=1.1289041451469777, dual=duals.gelu),
-        Activation("silu", _F.silu, lipschitz=1.0998393200748, dual=duals.silu),
-        Activation("softplus", _softplus, dual=duals.softplus),
+        Activation("silu", _F.silu, lipschitz=1.0998393200748, dual=logistic.silu),
+        Activation("softplus", _softplus, dual=logistic.softplus),
         Activation("identity", lambda t: t, "odd", True, (), 1.0, _CLOSED(1.0, 1.0)),
     ]
 }
@@ -111,9 +111,9 @@ def _softplus_rise(t):
 
 _RISES = {
     "sigmoid": Activation(
-        "sigmoid", lambda t: torch.tanh(t / 2) / 2, "odd", lipschitz=0.25, dual=duals.half_tanh
+        "sigmoid", lambda t: torch.tanh(t / 2) / 2, "odd", lipschitz=0.25, dual=logistic.half_tanh
     ),
-    "softplus": Activation("softplus", _softplus_rise, dual=duals.softplus_rise),
+    "softplus": Activation("softplus", _softplus_rise, dual=logistic.softplus_rise),
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 
@@ -26,12 +27,22 @@ def series_length(coefficients, tolerance):
     return 1 + max(torch.nonzero(size > tolerance * size.max())[:, 0].tolist(), default=0)
 
 
+def shortened(series, tolerance):
+    """Series (.., n_terms) without the terms below tolerance times the largest of their own."""
+    largest = series.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+    return series[..., : series_length(series / largest, tolerance)]
+
+
 def clenshaw(coefficients, x):
     """Evaluate sum_k coefficients[..., k] T_k(x[..., :]) by Clenshaw's recurrence."""
-    first = second = torch.zeros_like(x)
-    for k in range(coefficients.shape[-1] - 1, 0, -1):
-        first, second = coefficients[..., k, None] + 2 * x * first - second, first
-    return coefficients[..., 0, None] + x * first - second
+    terms = coefficients.movedim(-1, 0).contiguous()[..., None]
+    shape = np.broadcast_shapes(terms.shape[1:], x.shape)  # torch's would import sympy
+    x = x.to(terms)
+    first, second, twice = x.new_zeros(shape), x.new_zeros(shape), 2 * x
+    for term in terms[1:].flip(0):
+        torch.sub(term, second, out=second).addcmul_(twice, first)
+        first, second = second, first
+    return torch.addcmul(terms[0] - second, x, first)
 
 
 def scale_ranges(scales, octaves=2, digits=12):

@@ -14,12 +14,17 @@ from .chebyshev import (
     chebyshev_coefficients,
     chebyshev_nodes,
     clenshaw,
-    scale_ranges,
+    scale_basis,
+    scale_nodes,
     series_length,
+    shortened,
 )
 from .duals import SHORT, polar, polar_rules, sine_square
 from .expectations import hermite_coefficients
-from .tables import tabulate
+from .logistic import Mixture
+
+_N_SCALES = 36  # nodes that two octaves of scales need
+_MOST_TABLES = 9  # of two octaves of both scales
 
 
 def dual_function(activation, s1, s2, n_correlations=1):
@@ -45,21 +50,30 @@ def dual_function(activation, s1, s2, n_correlations=1):
     # of a callable that may have a kink at 0 the coefficients are right, and tell whether it does
     at_zero = set(activation.kinks) == {0.0}
     smooth = not activation.kinks or (at_zero and activation.dual is None)
+    angular = None
     if smooth and not (activation.homogeneous or activation.dual in SHORT):
         for n_terms in (64, 256) if activation.dual else (64, 256, 1024):
             a1, a2, left_out = _short_series(activation, s1, s2, n_terms)
             short = left_out <= 1e-29
             if short.all():
                 return _series(a1, a2, s1, s2)
-            if not (left_out <= 1e-13).any():  # it falls like exp(-c sqrt(n_terms))
+            if isinstance(activation.dual, Mixture):
+                angular = activation.dual.in_angle(s1, s2)
+            # it falls like exp(-c sqrt(n_terms))
+            if angular is not None or not (left_out <= 1e-13).any():
                 break
         if (activation.dual or at_zero) and short.any() and n_correlations <= 100:
-            return _mixed(_series(a1, a2, s1, s2), _pairwise(activation), short, s1, s2)
-    if activation.dual is None and at_zero:
-        if len(s1) * len(s2) > 1024:
-            return _tabulated_polar(activation, s1, s2)
-        if n_correlations > 100:
-            return _polar(activation, s1, s2)
+            i, j = torch.nonzero(~short, as_tuple=True)
+            if angular is not None:
+                exact = _AngularSeries(angular[:, i, j])
+            else:
+                exact = partial(_pairwise(activation), s1[i, None], s2[j, None])
+            return _mixed(_series(a1, a2, s1, s2), exact, i, j)
+    if angular is not None:
+        return _AngularSeries(angular)
+    many = n_correlations > 100 or len(s1) * len(s2) > 4 * (len(s1) + len(s2))
+    if activation.dual is None and at_zero and many:
+        return _tabulated_polar(activation, s1, s2) or _polar(activation, s1, s2)
     if activation.dual is not None and n_correlations > 100 and (at_zero or not activation.kinks):
         return _interpolated(activation.dual, s1, s2)
     if activation.dual is not None or at_zero:
@@ -67,9 +81,13 @@ def dual_function(activation, s1, s2, n_correlations=1):
     return dual_series(activation, s1, s2, 400)
 
 
-def rough_dual(activation, s1, s2):
+def rough_dual(dual, activation, s1, s2, n_correlations):
     """A faster `dual_function` of a few digits where r is not next to 1 or -1, or None."""
+    if isinstance(dual, _AngularSeries):
+        return dual.rough()
     if activation.dual in SHORT or activation.homogeneous:
+        return None
+    if n_correlations > 100 and not (activation.dual and activation.kinks):  # a series already
         return None
     smooth = replace(activation, kinks=())
     return _series(*(hermite_coefficients(smooth, s, 48) for s in (s1, s2)), s1, s2)
@@ -115,15 +133,13 @@ def _series(a1, a2, s1, s2):
     return dual
 
 
-def _mixed(series, closed, short, s1, s2):
-    """The series for the pairs of scales for which it is exact, else the closed form."""
-    i, j = torch.nonzero(~short, as_tuple=True)
+def _mixed(series, exact, i, j):
+    """The series, but for the pairs of scales (i, j) another function of the correlation."""
 
     def dual(r, w=None):
         values = series(r)
         pairs = (None if x is None else x.expand(values[0].shape)[i, j] for x in (r, w))
-        exact = closed(s1[i, None], s2[j, None], *pairs)
-        return tuple(v.index_put((i, j), e) for v, e in zip(values, exact, strict=True))
+        return tuple(v.index_put((i, j), e) for v, e in zip(values, exact(*pairs), strict=True))
 
     return dual
 
@@ -157,51 +173,73 @@ def _interpolated(dual, s1, s2):
     n_angles = 4 + series_length(coefficients(s1.amax(0, True), s2.amax(1, True), 96), 1e-14)
     if n_angles > 96:  # not smooth enough
         return lambda r, w=None: dual(s1, s2, r, w)
-    return _angular_series(coefficients(s1, s2, n_angles))
+    return _AngularSeries(coefficients(s1, s2, n_angles))
 
 
-def _angular_series(coefficients):
-    G, D = coefficients
+class _AngularSeries:
+    """A dual by its Chebyshev coefficients in the angle, (2, .., n_terms)."""
 
-    def dual(r, w=None):
+    def __init__(self, coefficients):
+        self.coefficients = coefficients
+
+    def __call__(self, r, w=None):
         at = torch.atan2(r, (sine_square(r) if w is None else w).sqrt()) * (2 / math.pi)
-        return clenshaw(G, at), clenshaw(D, at)
+        return clenshaw(self.coefficients, at).unbind()
 
-    return dual
+    def rough(self):
+        """The same to a few digits."""
+        return _AngularSeries(shortened(self.coefficients, 1e-4))
 
 
 def _polar(activation, s1, s2):
     """Quadrature in polar coordinates at nodes of the angle, for phi smooth but at 0.
 
-    The result is smooth in the angle, so it is interpolated: a product of matrices for each node.
+    The result is smooth in the angle, so it is interpolated: products of matrices for each node, as
+    many as the largest scales need.
     """
     for n_angles in (64, 128, 256):
-        coefficients = chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles))
-        if max(series_length(C, 1e-14) for C in coefficients) < n_angles - 1:
-            return _angular_series(coefficients)
-    return _angular_series(coefficients)
+        probe = chebyshev_coefficients(
+            _at_angles(activation, s1.amax(0, True), s2.amax(0, True), n_angles)
+        )
+        enough = 8 + max(series_length(C, 1e-14) for C in probe)
+        if enough <= n_angles:
+            break
+    n_angles = min(n_angles, enough)
+    return _AngularSeries(chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles)))
 
 
 def _at_angles(activation, s1, s2, n_angles):
     r"""G and D at Chebyshev nodes of the angle, (2, n1, n2, n_angles).
 
-    u = s1 R cos(alpha), w = s2 R cos(alpha - theta), r = cos(theta): phi(u) phi(w) is smooth on
-    each of the four arcs between the zeros of the cosines.
+    With r = sin(angle) the directions in which u and w have the same sign, or not, are arcs of
+    width pi / 2 + angle, or - angle. On one of width omega \|u\| = s1 R sin(a) and
+    \|w\| = s2 R sin(omega - a), where phi(u) phi(w) is smooth; the even parts of phi add, the odd
+    ones add or cancel.
     """
     (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
     radius = 12 * radial[:, None]
     radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
-    values = torch.zeros(2, len(s1), len(s2), n_angles, dtype=torch.float64)
-    for i, theta in enumerate(((1 - chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
-        width = torch.tensor([theta, math.pi - theta] * 2, dtype=torch.float64)[:, None]
-        start = math.pi / 2 + torch.cumsum(width, 0) - width
-        angle = (start + width * arc).ravel()
-        weight = (radial_weight * (width * arc_weight).ravel() / (2 * math.pi)).ravel()
-        u = s1[:, None] * (radius * torch.cos(angle)).ravel()
-        w = s2[:, None] * (radius * torch.cos(angle - theta)).ravel()
-        values[0, :, :, i] = (activation(u) * weight) @ activation(w).T
-        values[1, :, :, i] = (activation.derivative(u) * weight) @ activation.derivative(w).T
-    return values
+    alike, unlike = torch.zeros(2, 2, len(s1), len(s2), n_angles, dtype=torch.float64)
+
+    def parts(s, a):
+        """Even and odd parts of phi, and then of phi', at s R sin(a): two of (n, n_nodes)."""
+        u = s[:, None] * (radius * torch.sin(a)).ravel()
+        for up, down in zip(activation.with_slope(u), activation.with_slope(-u), strict=True):
+            yield up + down, up - down
+
+    for i, omega in enumerate(((1 + chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
+        weight = (radial_weight * (omega * arc_weight) / (4 * math.pi)).ravel()
+        first = list(parts(s1, omega * arc))
+        second = parts(s2, omega * arc.flip(0))
+        if s2 is s1:
+            second = [
+                [x.unflatten(1, (len(radius), -1)).flip(2).flatten(1) for x in pair]
+                for pair in first
+            ]
+        for k, ((even1, odd1), (even2, odd2)) in enumerate(zip(first, second, strict=True)):
+            even, odd = (even1 * weight) @ even2.T, (odd1 * weight) @ odd2.T
+            alike[k, :, :, i], unlike[k, :, :, n_angles - 1 - i] = even + odd, even - odd
+    return alike + unlike
 
 
 def _direct(activation, s1, s2):
@@ -216,16 +254,36 @@ def _pairwise(activation):
 
 
 def _tabulated_polar(activation, s1, s2):
-    """`_polar` for many scales: smooth in their logarithms, so tabulated; for r (n1, n2, 1)."""
-    (range1,), (range2,) = (scale_ranges(s, octaves=None) for s in (s1, s2))
-    tables = _polar_tables(activation, range1, range2)
-    if tables is None:
-        return _polar(activation, s1, s2)
-    return lambda r, w=None: tuple(
-        table(s1, s2, r[:, :, 0].clone())[:, :, None] for table in tables
-    )
+    """`_polar` from tables for two octaves of both scales each, None where it takes many."""
+    (index1, parts1), (index2, parts2) = _octaves(s1), _octaves(s2)
+    if len(parts1) * len(parts2) > _MOST_TABLES:
+        return None
+    found = {(i, j): _polar_table(activation, min(i, j), max(i, j)) for i in parts1 for j in parts2}
+    C = torch.zeros(2, len(s1), len(s2), max(table.shape[3] for table in found.values()))
+    C = C.double()
+    for (i, j), table in found.items():
+        rows, columns = torch.nonzero(index1 == i)[:, 0], torch.nonzero(index2 == j)[:, 0]
+        first = scale_basis(_two_octaves(i), s1[rows], _N_SCALES)
+        second = scale_basis(_two_octaves(j), s2[columns], _N_SCALES)
+        table = table if i <= j else table.transpose(1, 2)
+        here = torch.einsum("ia,kabt,jb->kijt", first, table, second)
+        C[:, rows[:, None], columns, : table.shape[3]] = here
+    return _AngularSeries(C)
+
+
+def _octaves(scales):
+    """Which `_two_octaves` scales fall into, and the list of these."""
+    index = ((torch.log2(scales) + 1) / 2).floor()
+    return index, index.unique().tolist()
+
+
+def _two_octaves(index):
+    return 4.0**index / 2, 4.0**index * 2
 
 
 @kept
-def _polar_tables(activation, range1, range2):
-    return tabulate(lambda s1, s2, r: _polar(activation, s1, s2)(r), range1, range2)
+def _polar_table(activation, i, j):
+    """Chebyshev coefficients in both scales and the angle, (2, _N_SCALES, _N_SCALES, n_terms)."""
+    nodes1, nodes2 = (scale_nodes(_two_octaves(k), _N_SCALES) for k in (i, j))
+    C = _polar(activation, nodes1, nodes1 if i == j else nodes2).coefficients
+    return chebyshev_coefficients(chebyshev_coefficients(C, 1), 2)

@@ -7,10 +7,9 @@ For (u, w) centred Gaussian with standard deviations s1, s2 and correlation r, e
 All take and return float64 tensors and broadcast; `piecewise_linear` also takes complex r. They are
 written in standard deviations and ratios so that s from 1e-150 to 1e150 neither overflows nor
 cancels; w = 1 - r^2 can be given, where it would be rounding. Sources: Cho and Saul (2009) for
-piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. The logistic family
-(sigmoid, tanh, softplus, SiLU) is reduced to these by writing the logistic distribution as a
-mixture of normals; the dual of a clipped line is an integral over the correlation; that of ELU is a
-quadrature in polar coordinates. ``duality.dual_function`` serves every other activation.
+piecewise-linear phi, Williams (1997) for erf, Tsuchida et al. (2021) for GELU. ``logistic`` reduces
+its family to these; the dual of a clipped line is an integral over the correlation; that of ELU is
+a quadrature in polar coordinates. ``duality.dual_function`` serves every other activation.
 """
 
 import math
@@ -93,104 +92,6 @@ def gelu(s1, s2, r, w=None):
 SHORT = {erf, sin, gelu}  # closed forms that take no longer than a few terms of a series
 
 
-def _smoothed_step(s1, s2, r, w, noise1, noise2):
-    """Dual of Phi(t / noise) - 1/2: of the step function, a normal of that deviation added to t."""
-    t1, t2, rho, cosine = _with_noise(s1, s2, r, w, noise1, noise2)
-    return torch.atan2(rho, cosine) / (2 * math.pi), 1 / (2 * math.pi * t1 * t2 * cosine)
-
-
-def _smoothed_relu(s1, s2, r, w, noise1, noise2):
-    """Dual of E relu(t + noise * normal)."""
-    t1, t2, rho, cosine = _with_noise(s1, s2, r, w, noise1, noise2)
-    half = 0.25 + torch.atan2(rho, cosine) / (2 * math.pi)
-    return t1 * t2 * (cosine / (2 * math.pi) + rho * half), half
-
-
-def _with_noise(s1, s2, r, w, noise1, noise2):
-    """Standard deviations, correlation and sqrt(1 - correlation^2) with independent noise added."""
-    t1, t2 = torch.hypot(s1, noise1), torch.hypot(s2, noise2)
-    v1, v2 = (noise1 / t1) ** 2, (noise2 / t2) ** 2
-    cosine = (w + r * r * (v1 + v2 - v1 * v2)).sqrt()
-    return t1, t2, s1 / t1 * (s2 / t2) * r, cosine
-
-
-def _smoothed_gate(s1, s2, r, w, noise1, noise2):
-    """Dual of t Phi(t / noise): gelu(t / noise) * noise."""
-    G, D = gelu(s1 / noise1, s2 / noise2, r, w)
-    return noise1 * noise2 * G, D
-
-
-@lru_cache
-def _logistic_mixture(n_nodes=20):
-    """Gauss rule (noise, weight) with sigmoid(t) = sum weight * Phi(t / noise) to 1e-13.
-
-    A logistic variable is a standard normal times 2 K, K of Kolmogorov's distribution (Andrews and
-    Mallows, 1974). The rule is Gaussian quadrature in log K, from the Lanczos process on a grid.
-    """
-    x = np.linspace(math.log(0.15), math.log(4.5), 4001)
-    k = np.exp(x)
-    n, m = np.arange(1, 60)[:, None], np.arange(1, 80, 2)[:, None]
-    with np.errstate(under="ignore"):
-        above = 8 * k * ((-1.0) ** (n + 1) * n**2 * np.exp(-2 * (n * k) ** 2)).sum(axis=0)
-        decay = (m * math.pi / (2 * k)) ** 2
-        below = math.sqrt(2 * math.pi) / k**2 * ((decay - 1) * np.exp(-decay / 2)).sum(axis=0)
-    density = np.where(k < 1, below, above) * k  # Kolmogorov's density, in log k
-    basis = np.zeros((n_nodes + 1, x.size))
-    basis[0] = np.sqrt(density / density.sum())
-    diagonal, off = np.zeros(n_nodes), np.zeros(n_nodes)
-    for j in range(n_nodes):
-        y = x * basis[j]
-        diagonal[j] = basis[j] @ y
-        for _ in range(2):  # orthogonalised twice, or rounding spoils the rule
-            y -= basis[: j + 1].T @ (basis[: j + 1] @ y)
-        off[j] = np.linalg.norm(y)
-        basis[j + 1] = y / off[j]
-    nodes, vectors = np.linalg.eigh(
-        np.diag(diagonal) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1)
-    )
-    return torch.from_numpy(2 * np.exp(nodes)), torch.from_numpy(vectors[0] ** 2)
-
-
-def _mixture(base):
-    """Return the dual of the logistic mixture of a family smoothed by `noise`."""
-
-    def dual(s1, s2, r, w=None):
-        G = D = 0
-        noise, weight = _logistic_mixture()
-        w = sine_square(r) if w is None else w
-        s1, s2, r, w = s1[..., None], s2[..., None], r[..., None], w[..., None]
-        for noise1, weight1 in zip(noise, weight, strict=True):
-            g, d = base(s1, s2, r, w, noise1, noise)
-            G, D = G + weight1 * (g @ weight), D + weight1 * (d @ weight)
-        return G, D
-
-    return dual
-
-
-softplus, silu = _mixture(_smoothed_relu), _mixture(_smoothed_gate)
-half_tanh = _mixture(_smoothed_step)  # of tanh(t / 2) / 2 = sigmoid(t) - 1/2
-
-
-def sigmoid(s1, s2, r, w=None):
-    """Dual of sigmoid(t)."""
-    G, D = half_tanh(s1, s2, r, w)
-    return 0.25 + G, D
-
-
-def tanh(s1, s2, r, w=None):
-    """Dual of tanh(t) = 2 (sigmoid(2 t) - 1/2)."""
-    G, D = half_tanh(2 * s1, 2 * s2, r, w)
-    return 4 * G, 16 * D
-
-
-def softplus_rise(s1, s2, r, w=None):
-    """Dual of softplus(t) - log 2, for deviations of about 1 or more: below, digits cancel."""
-    G, D = softplus(s1, s2, r, w)
-    zero = torch.zeros((), dtype=torch.float64)
-    means = [softplus(s, zero, zero)[0] / math.log(2) for s in (s1, s2)]  # E softplus(u)
-    return G - math.log(2) * (means[0] + means[1]) + math.log(2) ** 2, D
-
-
 def elu(s1, s2, r, w=None):
     r"""Dual of t for t > 0, exp(t) - 1 for t < 0: of t + k(t), k(t) = exp(t) - 1 - t for t < 0.
 
@@ -265,6 +166,7 @@ def _elu_arc(s1, s2, r, w, rule):
 
 
 _ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+_POLAR = {0.5: (40, 24), 2: (56, 40), 5: (72, 48), 12: (96, 64)}  # sizes of rules up to a scale
 _ENTRIES = 2**16  # nodes of quadrature at once, which stay in cache
 
 
@@ -299,12 +201,12 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
 def polar_rules(largest):
     """Rules on [0, 1] for the radius and for an arc, symmetric, for scales up to `largest`.
 
-    Right to rounding up to 12; beyond, where layers are thin, to 1e-10 in G and about 1e-9 in D.
+    Up to 12 right to rounding if phi is as smooth as mish, to 2e-9 if as softsign; beyond, where
+    layers are thin, to 1e-10 in G and about 1e-9 in D.
     """
-    if largest <= 2:
-        return legendre(40), legendre(24)
-    if largest <= 12:
-        return legendre(56), legendre(40)
+    for bound, (n_radii, n_angles) in _POLAR.items():
+        if largest <= bound:
+            return legendre(n_radii), legendre(n_angles)
     return _double_exponential(64, 2.8), _double_exponential(64, 2.8)
 
 
@@ -340,16 +242,19 @@ def clip(bound):
         enough = {3: 32, 5: 48, 22: 96}  # nodes, for lengths up to
         longest = float(length.max())
         n_nodes = next((n for bound, n in enough.items() if longest < bound), 192)
-        length = length / math.pi
-        for x_k, weight_k in zip(*(rule.tolist() for rule in legendre(n_nodes)), strict=True):
-            y = low + x_k * (top - low)
+        start, width, at, sides = (x[..., None] for x in (low, top - low, r, a * b))
+        apart = ((a - b) ** 2)[..., None] / 2
+        together = max(1, _ENTRIES // D.numel())
+        for x, weight in zip(*(rule.split(together) for rule in legendre(n_nodes)), strict=True):
+            y = start + x * width
             correlation, cosh = torch.tanh(y), torch.cosh(y)
             inverse = cosh * cosh
             # densities at equal and at opposite corners; their difference by expm1
-            equal = torch.exp(-((a - b) ** 2) * inverse / 2 - a * b / (1 + correlation))
-            difference = -equal * torch.expm1(-2 * a * b * correlation * inverse)
-            term = weight_k * length / cosh * difference
-            D, G = D + term, G + term * (r - correlation)
+            equal = torch.exp(-apart * inverse - sides / (1 + correlation))
+            difference = -equal * torch.expm1(-2 * sides * correlation * inverse)
+            term = difference / cosh
+            D = D + length / math.pi * (term @ weight)
+            G = G + length / math.pi * ((term * (at - correlation)) @ weight)
         # the rest of the integral, where r = 1: of 1 / cosh y, for equal corners
         rest = 2 / math.pi * torch.exp(-top - a * b / 2)
         D = D + torch.where((sine == 0) & (a == b), rest, 0)

@@ -4,10 +4,12 @@ xi is a standard normal throughout, h_k the normalised (probabilists') Hermite p
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
+from .cache import kept
 from .duals import legendre
 
 FLOOR = 1e-153  # standard deviations below it are rounded up to it: no division by zero
@@ -37,14 +39,33 @@ def gaussian_rule(kinks, scale):
     kinks : tuple of float
     scale : tensor of shape (n_scales,), float64
     """
-    octaves = min(520, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
-    if set(kinks) - {0.0}:  # graded from 1 / 16 on, more coarsely far from the kink
-        levels = torch.tensor([k for k in range(octaves - 2) if k < 16 or k % 4 == 0])
-        scale = scale[:, None]
-        grade = torch.exp2(levels.double() - 4) / scale
-    else:  # the same for all scales
-        scale = scale[:1, None]
-        grade = torch.exp2(-torch.arange(2.0, octaves, dtype=torch.float64))[None]
+    octaves = _octaves(scale)
+    if _is_shared(kinks):
+        return _shared_rule(octaves)
+    # graded from 1 / 16 on, more coarsely far from the kink
+    levels = torch.tensor([k for k in range(octaves - 2) if k < 16 or k % 4 == 0])
+    scale = scale[:, None]
+    return _rule(kinks, scale, torch.exp2(levels.double() - 4) / scale)
+
+
+def _octaves(scale):
+    """How many octaves, to which a rule is graded, layers of width 1 / scale need."""
+    return min(520, max(3, math.ceil(math.log2(max(1.0, float(scale.max()))) + 4)))
+
+
+def _is_shared(kinks):
+    return not set(kinks) - {0.0}
+
+
+@lru_cache
+def _shared_rule(octaves):
+    """The rule of all scales where no kink is but at 0."""
+    grade = torch.exp2(-torch.arange(2.0, octaves, dtype=torch.float64))[None]
+    return _rule((), torch.ones(1, 1, dtype=torch.float64), grade)
+
+
+def _rule(kinks, scale, grade):
+    """Nodes and weights on panels graded by so much towards each kink / scale and 0."""
     grade = torch.cat([-grade, torch.zeros_like(grade[:, :1]), grade], 1)
     panels = [torch.linspace(-_TAIL, _TAIL, 105, dtype=torch.float64).expand(len(scale), -1)]
     panels += [kink / scale + grade for kink in {0.0, *kinks}]
@@ -108,10 +129,26 @@ def hermite_coefficients(activation, scale, n_terms):
     r"""Return a_k = E[phi(scale * xi) h_k(xi)] for k < n_terms, of shape (n_scales, n_terms)."""
     xi, weight = gaussian_rule(activation.kinks, scale)
     weighted = weight * activation(scale[:, None] * xi)
-    previous, current = torch.zeros_like(xi), torch.ones_like(xi)
-    polynomials, shared = [], len(xi) == 1
+    if _is_shared(activation.kinks):
+        return weighted @ _shared_polynomials(_octaves(scale), n_terms).T
+    terms = [(weighted * h).sum(1, keepdim=True) for h in _each_polynomial(xi, n_terms)]
+    return torch.cat(terms, dim=1)
+
+
+@kept
+def _shared_polynomials(octaves, n_terms):
+    return hermite_polynomials(_shared_rule(octaves)[0][0], n_terms)
+
+
+def hermite_polynomials(x, n_terms):
+    """h_0 to h_{n_terms - 1} at x (n,), (n_terms, n)."""
+    return torch.stack(list(_each_polynomial(x, n_terms)))
+
+
+def _each_polynomial(x, n_terms):
+    """Yield h_0 to h_{n_terms - 1} at x."""
+    previous, current = torch.zeros_like(x), torch.ones_like(x)
     for k in range(n_terms):
-        polynomials.append(current if shared else (weighted * current).sum(1, keepdim=True))
-        following = (xi * current - math.sqrt(k) * previous) / math.sqrt(k + 1)
+        yield current
+        following = (x * current).sub_(previous, alpha=math.sqrt(k)).div_(math.sqrt(k + 1))
         previous, current = current, following
-    return weighted @ torch.cat(polynomials).T if shared else torch.cat(polynomials, dim=1)

@@ -21,7 +21,7 @@ from .._state import storable
 from .._torch import single_thread
 from .activations import ACTIVATIONS
 from .chebyshev import chebyshev_coefficients, scale_basis, scale_nodes
-from .expectations import FLOOR, gaussian_rule, hermite_coefficients
+from .expectations import FLOOR, gaussian_rule, hermite_coefficients, hermite_polynomials
 from .pair import DEQPairKernel
 
 _MAX_TERMS = {True: 512, False: 128}  # whether the activation is homogeneous
@@ -63,7 +63,7 @@ class _Span:
     def tables(self):
         """sigma_j at points of t and at the nodes of n, (n_groups, n_points, n_nodes)."""
         t = torch.linspace(-self.cut, self.cut, _N_POINTS, dtype=torch.float64)
-        h = _hermite(t, self.factors.shape[1])
+        h = hermite_polynomials(t, self.factors.shape[1])
         return torch.einsum("kt,jka->jta", h, self.factors)
 
     def look_up(self, group, t, weights):
@@ -237,12 +237,12 @@ class GatedNetwork:
         """Hermite coefficients of t -> sigma_j(clip(t); n), for twice as many terms."""
         kinks = (-self.cut, self.cut)
         xi, weight = (x[0] for x in gaussian_rule(kinks, torch.ones(1, dtype=torch.float64)))
-        values = gates @ _hermite(xi.clamp(*kinks), gates.shape[2])
-        return (values * weight) @ _hermite(xi, 2 * gates.shape[2]).T
+        values = gates @ hermite_polynomials(xi.clamp(*kinks), gates.shape[2])
+        return (values * weight) @ hermite_polynomials(xi, 2 * gates.shape[2]).T
 
     def apply(self, t, gates):
         """sigma_j(t; n) for one group, t (n_points,), gates (.., n_terms): (.., n_points)."""
-        return gates @ _hermite(t.clamp(-self.cut, self.cut), gates.shape[-1])
+        return gates @ hermite_polynomials(t.clamp(-self.cut, self.cut), gates.shape[-1])
 
 
 @single_thread()
@@ -362,16 +362,6 @@ def _with_best_cut(nodes, network):
         error = torch.maximum((achieved - exact).abs().max(), at_itself.abs().max())
         found.append(replace(candidate, residual=float(error / largest)))
     return min(found, key=lambda candidate: candidate.residual)
-
-
-def _hermite(x, n_terms):
-    """h_0 to h_{n_terms - 1} at x, (n_terms, n)."""
-    h = torch.ones(n_terms, len(x), dtype=x.dtype)
-    h[1] = x
-    for k in range(1, n_terms - 1):
-        torch.mul(x, h[k], out=h[k + 1])
-        h[k + 1].sub_(h[k - 1], alpha=math.sqrt(k)).div_(math.sqrt(k + 1))
-    return h
 
 
 def power_series(pair, norms1, norms2, n_terms):

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._state import storable
 from .._warn import warn
+from .cache import kept
 from .clipped import refined
 from .duality import dual_function, dual_series, rough_dual
 from .expectations import centring_shift, gaussian_rule, moments, slope_square
@@ -25,6 +26,7 @@ from .homogeneous import solve_pair
 from .spec import DEQSpec
 
 _MAX_TERMS = 1024  # of the series for complex cosines
+_NODES = 32  # norms at most whose `rows` are kept: tables ask for the same ones again and again
 
 
 class PairKernel(Protocol):
@@ -130,20 +132,20 @@ class DEQPairKernel(PairKernel):
 
     def rows(self, norms):
         """What the kernel needs of each row: norm, deviation, E phi, E phi^2, centred; (n, 4)."""
-        deviation = self.spec.deviation(norms)
-        m = moments(self.spec.phi, deviation)
-        mean = 0 * deviation if self.spec.phi.parity == "odd" else m.mean
-        return torch.stack([norms, deviation, mean, m.centred_square(self.spec.offset)], dim=1)
+        if len(norms) <= _NODES:
+            return _rows_of_nodes(self.spec, tuple(norms.tolist()))
+        return _rows(self.spec, norms)
 
     def pairs(self, rows1, rows2, r, sine=None):
         """Kernel values (m1, m2, m) for `rows` (m1, 4), (m2, 4), cosines r (.., .., m), 1 - r^2."""
         phi, s1 = self.spec.phi, rows1[:, 1]
         s2 = s1 if rows2 is rows1 else rows2[:, 1]
         first, second = rows1.T[:, :, None, None], rows2.T[:, None, :, None]
-        # Newton's method asks for every cosine about five times
-        dual = dual_function(phi, s1, s2, 5 * r.shape[-1])
-        rough = rough_dual(phi, s1, s2) if r.shape[-1] < 20 and not r.is_complex() else None
-        if r.is_complex():  # correlations are largest where the cosine is real
+        n_correlations = 5 * r.shape[-1]  # Newton's method asks for every cosine about so often
+        dual, rough = dual_function(phi, s1, s2, n_correlations), None
+        if not r.is_complex():
+            rough = rough_dual(dual, phi, s1, s2, n_correlations)
+        else:  # correlations are largest where the cosine is real
             within = self._solve(dual, first, second, r.abs().amax()[None, None, None])[0]
             dual = dual_series(phi, s1, s2, _MAX_TERMS, float(within.max()))
         solved = self._solve(dual, first, second, r, sine, rough)
@@ -195,6 +197,18 @@ class DEQPairKernel(PairKernel):
         if self.kernel == "ntk":
             return G / gain  # A and v trained (Ling et al., 2024)
         return G + scale * rho * D / gain  # B trained too (Feng and Kolter, 2023)
+
+
+@kept(max_bytes=2**20)
+def _rows_of_nodes(spec, norms):
+    return _rows(spec, torch.tensor(norms, dtype=torch.float64))
+
+
+def _rows(spec, norms):
+    deviation = spec.deviation(norms)
+    m = moments(spec.phi, deviation)
+    mean = 0 * deviation if spec.phi.parity == "odd" else m.mean
+    return torch.stack([norms, deviation, mean, m.centred_square(spec.offset)], dim=1)
 
 
 def solve_correlation(
