@@ -11,6 +11,7 @@ from sk_deq._theory import logistic
 from sk_deq._theory.activations import ACTIVATIONS, get_activation, rise
 from sk_deq._theory.duality import dual_function
 from sk_deq._theory.duals import polar
+from sk_deq.kernels import deq_kernel, explicit_kernel
 
 ANGLES = torch.linspace(-math.pi / 2, math.pi / 2, 41, dtype=torch.float64)[None, None]
 COSINES, SQUARES = torch.sin(ANGLES), torch.cos(ANGLES) ** 2
@@ -61,3 +62,29 @@ def test_tables_of_a_callable_serve_scales_of_several_octaves(name):
     found = dual_function(phi, s1, s2, 200)(COSINES, SQUARES)
     shape = s1[:, None, None], s2[None, :, None]
     assert error(found, polar(phi.with_slope, *shape, COSINES, SQUARES)) < 1e-11
+
+
+@pytest.mark.parametrize("ratio", [-1.0, 1.0, -1 - 1e-7, 1 + 1e-9, 2.0, -3.7])
+@pytest.mark.parametrize("norm", [1e8, 1e15, 1e19, 1e40, 1e140])
+def test_clipped_lines_of_parallel_and_opposite_rows_of_any_norm(norm, ratio):
+    """Where a deviation is so large the two are 1 or -1, of one sign or of opposite ones."""
+    X = np.random.default_rng(0).normal(size=(1, 4)) * [[norm], [norm * ratio]]
+    spec = {"activation": "hard_tanh", "recurrent_var": 0.0, "input_var": 0.7, "center": False}
+    n = np.sort(np.linalg.norm(X, axis=1) * math.sqrt(0.7))
+    slopes = n[0] * math.sqrt(2 / math.pi)  # n_0 n_1 P(|u| < 1) of the longer row
+    for kernel, expected in [("ck", 1.0), ("ntk", 1.0), ("ntk_full", 1.0 + slopes)]:
+        K = deq_kernel(X, kernel=kernel, **spec)
+        assert K[0, 1] == pytest.approx(
+            np.sign(ratio) * expected, rel=1e-7 if norm < 1e9 else 1e-11
+        )
+
+
+@pytest.mark.parametrize("name", ["relu", "abs", "elu", "hard_tanh", "tanh"])
+def test_explicit_kernels_of_opposite_rows_do_not_depend_on_other_rows(name):
+    X = np.random.default_rng(1).normal(size=(3, 3)) * [[1e-2], [1.0], [30.0]]
+    X = np.vstack([X, -X[0], -2.3 * X[1], 0 * X[0]])
+    options = {"layers": [name, "hard_tanh", "leaky_relu"], "kernel": "ntk"}
+    K = explicit_kernel(X, **options)
+    for i in range(5):
+        block = explicit_kernel(X[[i]], X[3:], **options)[0]
+        np.testing.assert_allclose(block, K[i, 3:], rtol=0, atol=1e-12 * K.max())

@@ -31,11 +31,15 @@ class Rows:
         return (grown(self.unit) @ other.unit.T).clamp_(-1, 1)
 
     def precise_cosines(self, other):
-        """Cosines r and 1 - r^2 in float64, on the CPU, from chords: 1 for parallel rows only."""
+        """Cosines r and 1 - r^2 in float64, on the CPU, from chords: 1 for parallel rows only.
+
+        To rounding of the rows, and so for opposite ones and -1.
+        """
         first, second = (normalise(rows.X.double().cpu())[1] for rows in (self, other))
         mode = "donot_use_mm_for_euclid_dist"
         near, far = (torch.cdist(first, sign * second, compute_mode=mode) for sign in (1, -1))
-        near[near <= 8 * torch.finfo(near.dtype).eps] = 0
+        for chord in (near, far):
+            chord[chord <= 8 * torch.finfo(chord.dtype).eps] = 0
         r = torch.where(near < far, 1 - near * near / 2, far * far / 2 - 1)
         below = torch.nextafter(r.new_ones(()), r.new_zeros(()))
         return torch.where(near > 0, r.clamp_max(below), 1.0), (near * far / 2) ** 2

@@ -116,6 +116,7 @@ def hermite_layer(c1, c2, c3, scale):
     return Layer(activation, 0.0, scale, "hermite", (c1, c2, c3))
 
 
+_ROUNDING = 1e-14  # of correlations after a layer
 _LAYERS = {"leaky_relu": leaky_relu_layer, "hard_tanh": hard_tanh_layer, "hermite": hermite_layer}
 
 
@@ -189,13 +190,16 @@ class ExplicitPairKernel(PairKernel):
 
     def pairs(self, rows1, rows2, r, sine=None):
         """Kernel values (m1, m2, m) for `rows` (m1, ..), (m2, ..) and cosines (.., .., m)."""
-        r = r.expand(len(rows1), len(rows2), r.shape[-1])
-        covariance = (rows1[:, 0, None] * rows2[:, 0])[:, :, None] * r
+        some = ((rows1[:, 0, None] > 0) & (rows2[:, 0] > 0))[:, :, None]  # others have no direction
+        rho = torch.where(some, r, 0)
+        w = torch.where(some, (1 - r) * (1 + r) if sine is None else sine, 1)
+        covariance = (rows1[:, 0, None] * rows2[:, 0])[:, :, None] * rho
         ntk = covariance if self.train_first_layer else torch.zeros_like(covariance)
         for k, (phi, offset) in enumerate(self._centred):
             (s1, mean1), (s2, mean2) = (x[:, 1 + 2 * k : 3 + 2 * k].T for x in (rows1, rows2))
-            rho = (covariance / (s1[:, None] * s2)[:, :, None]).clamp(-1, 1)
-            G, D = dual_function(phi, s1, s2)(rho)
+            if k > 0:
+                rho, w = _correlations(covariance / (s1[:, None] * s2)[:, :, None])
+            G, D = dual_function(phi, s1, s2)(rho, w)
             covariance = G - centring_shift(offset, mean1[:, None], mean2)[:, :, None]
             ntk = covariance + ntk * D
         return covariance if self.kernel == "ck" else ntk
@@ -209,3 +213,9 @@ class ExplicitPairKernel(PairKernel):
             variance = moments(phi, deviation).centred_square(offset)
             ntk = variance + ntk * slope_square(phi, deviation)
         return variance if self.kernel == "ck" else ntk
+
+
+def _correlations(rho):
+    """rho and 1 - rho^2, without rounding of -1 and 1, of which an NTK would show the root."""
+    rho = torch.where(rho.abs() > 1 - _ROUNDING, rho.sign(), rho)
+    return rho, (1 - rho) * (1 + rho)
