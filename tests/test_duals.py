@@ -11,6 +11,7 @@ from sk_deq._theory import logistic
 from sk_deq._theory.activations import ACTIVATIONS, get_activation, rise
 from sk_deq._theory.duality import dual_function
 from sk_deq._theory.duals import polar
+from sk_deq._theory.spec import KERNELS
 from sk_deq.kernels import deq_kernel, explicit_kernel
 
 ANGLES = torch.linspace(-math.pi / 2, math.pi / 2, 41, dtype=torch.float64)[None, None]
@@ -88,3 +89,16 @@ def test_explicit_kernels_of_opposite_rows_do_not_depend_on_other_rows(name):
     for i in range(5):
         block = explicit_kernel(X[[i]], X[3:], **options)[0]
         np.testing.assert_allclose(block, K[i, 3:], rtol=0, atol=1e-12 * K.max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["tanh", "silu", "elu", "hard_tanh", "sin", "relu"])
+def test_kernels_of_a_row_of_zeros_are_zero(name, dtype):
+    X = np.array([[3.0, 1.0], [0.0, 0.0], [-2.0, 0.5]], dtype)
+    spec = {"activation": name, "recurrent_var": 0.3, "input_var": 0.7, "center": False}
+    for kernel in KERNELS:
+        K = deq_kernel(X, kernel=kernel, **spec)
+        assert K[1, 1] == 0 and float(np.abs(K[1]).max()) < 1e-100
+    if ACTIVATIONS[name].parity == "odd":  # the others are centred, and not 0 at 0 then
+        K = explicit_kernel(X, layers=[name, "tanh"], kernel="ntk")
+        assert K[1, 1] == 0 and float(np.abs(K[1]).max()) < 1e-100

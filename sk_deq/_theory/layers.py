@@ -143,7 +143,8 @@ def resolve_layers(layers, tau0):
         at = torch.tensor([scale], dtype=torch.float64)
         if not isinstance(layer, Layer):
             activation = get_activation(layer)
-            layer = Layer(activation, float(moments(activation, at).mean), scale, activation.name)
+            mean = 0.0 if activation.parity == "odd" else float(moments(activation, at).mean)
+            layer = Layer(activation, mean, scale, activation.name)
         resolved.append(layer)
         scale = math.sqrt(float(moments(layer.activation, at).centred_square(layer.offset)))
     return tuple(resolved)
@@ -185,7 +186,7 @@ class ExplicitPairKernel(PairKernel):
         for phi, offset in self._centred:
             m = moments(phi, deviation)
             values += [deviation, 0 * deviation if phi.parity == "odd" else m.mean]
-            deviation = m.centred_square(offset).sqrt().clamp_min(FLOOR)
+            deviation = _activity(m, offset, deviation).sqrt().clamp_min(FLOOR)
         return torch.stack(values, dim=1)
 
     def pairs(self, rows1, rows2, r, sine=None):
@@ -210,9 +211,14 @@ class ExplicitPairKernel(PairKernel):
         ntk = variance if self.train_first_layer else torch.zeros_like(variance)
         for k, (phi, offset) in enumerate(self._centred):
             deviation = rows[:, 1 + 2 * k]
-            variance = moments(phi, deviation).centred_square(offset)
+            variance = _activity(moments(phi, deviation), offset, deviation)
             ntk = variance + ntk * slope_square(phi, deviation)
         return variance if self.kernel == "ck" else ntk
+
+
+def _activity(moments, offset, deviation):
+    """E (phi - offset)^2; a deviation that is FLOOR is 0, and so is phi."""
+    return torch.where(deviation > FLOOR, moments.centred_square(offset), offset**2)
 
 
 def _correlations(rho):

@@ -21,7 +21,7 @@ from .._warn import warn
 from .cache import kept
 from .clipped import refined
 from .duality import dual_function, dual_series, rough_dual
-from .expectations import centring_shift, gaussian_rule, moments, slope_square
+from .expectations import FLOOR, centring_shift, gaussian_rule, moments, slope_square
 from .homogeneous import solve_pair
 from .spec import DEQSpec
 
@@ -187,7 +187,8 @@ class DEQPairKernel(PairKernel):
     def diagonal(self, rows):
         """Kernel values (m,) of rows (m, 4) with themselves: their correlation is 1 exactly."""
         _, s, _, square = rows.T
-        return self._value(1.0, square, slope_square(self.spec.phi, s), s * s)
+        variance = torch.where(s > FLOOR, s * s, 0)
+        return self._value(1.0, square, slope_square(self.spec.phi, s), variance)
 
     def _value(self, rho, G, D, scale):
         """The kernel of pairs with correlation rho of pre-activations of variance `scale`."""
@@ -206,9 +207,10 @@ def _rows_of_nodes(spec, norms):
 
 def _rows(spec, norms):
     deviation = spec.deviation(norms)
-    m = moments(spec.phi, deviation)
-    mean = 0 * deviation if spec.phi.parity == "odd" else m.mean
-    return torch.stack([norms, deviation, mean, m.centred_square(spec.offset)], dim=1)
+    m, some = moments(spec.phi, deviation), deviation > FLOOR  # else it is 0, and so are u and phi
+    mean = torch.where(some, 0 * deviation if spec.phi.parity == "odd" else m.mean, 0)
+    square = torch.where(some, m.centred_square(spec.offset), spec.offset**2)
+    return torch.stack([norms, deviation, mean, square], dim=1)
 
 
 def solve_correlation(
