@@ -194,9 +194,11 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
     size = _TILE if out.is_cpu else 16 * _TILE
     if table is None:
         size = 64 if pair.has_entries else 32
+    # as many entries where rows are few
+    width = size if triangle or table is not None else max(size, size * size // n_rows)
 
     def fill_tile(i, j):
-        here, there = slice(i, i + size), slice(j, j + size)
+        here, there = slice(i, i + size), slice(j, j + width)
         one, two = first.part(here), second.part(there)
         r, sine = one.precise_cosines(two) if table is None else (one.cosines(two), None)
         diagonal = _diagonal(pair, one.values, one.norms)
@@ -225,13 +227,17 @@ def _fill(out, pair, ranges, first, second, symmetric, n_threads):
             tile[same] = diagonal[same[0]].to(tile)
         if triangle and i == j:
             tile = _symmetric(tile, diagonal)
+        for axis, part in enumerate((one, two)):  # a row of zeros: rounded up, its rest shows
+            if (part.norms == 0).any():
+                none = (part.norms == 0) & (_diagonal(pair, part.values, part.norms) == 0)
+                tile.index_fill_(axis, torch.nonzero(none)[:, 0].to(tile.device), 0)
         if not isinstance(rows, slice):
             here, there = rows[here], columns[there]
         _write(out, here, there, tile)
         if symmetric and not (triangle and i == j):
             _write(out, there, here, tile.T)
 
-    tiles = _tiles(n_rows, n_columns, size, triangle)
+    tiles = _tiles(n_rows, n_columns, size, width, triangle)
     _run(fill_tile, tiles, n_threads if out.is_cpu else 1)
 
 
@@ -269,14 +275,16 @@ def _fill_univariate(out, kernel, first, second, symmetric, n_threads):
         if symmetric and i != j:
             out[there, here] = tile.T
 
-    tiles = _tiles(len(norms1), len(norms2), size, symmetric)
+    tiles = _tiles(len(norms1), len(norms2), size, size, symmetric)
     _run(fill_tile, tiles, n_threads if out.is_cpu else 1)
 
 
-def _tiles(n_rows, n_columns, size, triangle):
+def _tiles(n_rows, n_columns, height, width, triangle):
     """Where the tiles of a matrix begin, or those on and above its diagonal."""
     return [
-        (i, j) for i in range(0, n_rows, size) for j in range(i if triangle else 0, n_columns, size)
+        (i, j)
+        for i in range(0, n_rows, height)
+        for j in range(i if triangle else 0, n_columns, width)
     ]
 
 
