@@ -102,3 +102,14 @@ def test_kernels_of_a_row_of_zeros_are_zero(name, dtype):
     if ACTIVATIONS[name].parity == "odd":  # the others are centred, and not 0 at 0 then
         K = explicit_kernel(X, layers=[name, "tanh"], kernel="ntk")
         assert (K[1] == 0).all() and (K[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_opposite_rows_of_an_odd_activation_have_minus_the_diagonal(kernel):
+    X = np.random.default_rng(0).normal(size=(4, 5)) * [[2e3], [1.0], [1.0], [30.0]]
+    spec = {"activation": "hard_tanh", "recurrent_var": 0.64, "input_var": 3.0, "center": False}
+    K = deq_kernel(np.vstack([X, -X]), kernel=kernel, **spec)
+    np.testing.assert_allclose(K.diagonal(4), -K.diagonal()[:4], rtol=1e-12)
+    far = deq_kernel(np.vstack([X[:1], -1e-3 * X[:1]]), kernel=kernel, **spec)
+    back = deq_kernel(np.vstack([-1e-3 * X[:1], X[:1]]), kernel=kernel, **spec)
+    assert far[0, 1] == pytest.approx(back[0, 1], rel=1e-13)

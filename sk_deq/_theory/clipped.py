@@ -19,19 +19,23 @@ _NEAR = 0.1  # h up to which it is solved for
 
 
 def refined(spec, first, second, r, sine, solved):
-    """The solution (rho, G, D) of `solve_correlation`, more precise for nearly parallel rows."""
-    h, (s1, s2) = 1 - solved[0], (first[1], second[1])
-    near = (h > 0) & (h < _NEAR) & ((s1 - s2) ** 2 <= 2 * s1 * s2 * h)
+    """The solution (rho, G, D) of `solve_correlation`, more precise for nearly parallel rows.
+
+    And for nearly opposite ones where there is no bias: phi is odd.
+    """
+    sign = solved[0].sign() if spec.bias_var == 0 else torch.ones_like(solved[0])
+    h, (s1, s2) = 1 - sign * solved[0], (first[1], second[1])
+    near = (h >= 0) & (h < _NEAR) & ((s1 - s2) ** 2 <= 2 * s1 * s2 * h)
     near = torch.nonzero(near, as_tuple=True)
     if len(near[0]) == 0:
         return solved
-    parts = torch.broadcast_tensors(*first[:2], *second[:2], r, sine, solved[0])[:7]
-    n1, s1, n2, s2, r, sine, rho = (part[near] for part in parts)
+    parts = torch.broadcast_tensors(*first[:2], *second[:2], sign * r, sine, sign * solved[0], sign)
+    n1, s1, n2, s2, r, sine, rho, sign = (part[near] for part in parts)
     s_a, scale = spec.recurrent_var, 2 * s1 * s2
     chord = torch.where(r > 0, sine / (1 + r), 1 - r)  # 1 - r
     apart = spec.input_var * ((n1 - n2) ** 2 + 2 * n1 * n2 * chord)
     rest = apart + s_a * _least(s1, s2) - (s1 - s2) ** 2
-    h = 1 - rho
+    h = torch.where(rest > 0, 1 - rho, 0)
     for _ in range(8):
         _, D = spec.phi.dual(s1, s2, 1 - h, h * (2 - h))
         J = h * D + _moment(s1, s2, h)  # the integral of D from 0 to h
@@ -39,7 +43,8 @@ def refined(spec, first, second, r, sine, solved):
         last, h = h, (h - step).clamp(0, 2 * _NEAR)
         if bool(((h - last).abs() <= 1e-9 * h).all()):  # convergence is quadratic
             break
-    values = 1 - h, *spec.phi.dual(s1, s2, 1 - h, h * (2 - h))
+    G, D = spec.phi.dual(s1, s2, 1 - h, h * (2 - h))
+    values = sign * (1 - h), sign * G, D
     return tuple(
         old.expand(solved[1].shape).index_put(near, new)
         for old, new in zip(solved, values, strict=True)
