@@ -477,8 +477,7 @@ def test_rows_are_hashed_once(solver, monkeypatch):
         rows, "row_keys", lambda X, generator: hashed.append(len(X)) or row_keys(X, generator)
     )
     X, y = _diabetes()
-    alpha = 1.0 if solver == "cg" else "auto"
-    DEQKernelRidge(alpha, solver=solver, n_components=50).fit(X, y)
+    DEQKernelRidge(solver=solver, n_components=50).fit(X, y)
     assert hashed == [len(X)]
 
 
@@ -509,6 +508,14 @@ def test_the_choice_of_a_solver_says_why(monkeypatch):
     assert choose(9_000, search=False).solver == "cholesky"
     assert choose(100, solver="cg", alphas=[1.0]) == ("cg", "given")
     assert choose(9_000).solver == "cholesky" and choose(9_000, alphas=[1.0, 2.0]).solver != "eigh"
+    monkeypatch.setattr(fit, "total_memory", lambda device: 32 * 2**30)
+    assert choose(40_000) == ("cg", "40000 distinct rows, of which the kernel can be kept")
+    assert choose(40_000, alphas=[1.0]).solver == "cg"
+    assert choose(40_000, alphas=[1.0] * 20).solver == "nystroem"
+    config = replace(CONFIG)
+    assert [choose_solver(config, lambda: 20_000, k).solver for k in (1, 10, 20)] == [
+        "cg", "cg", "nystroem",
+    ]  # fmt: skip
     assert choose(10**6) == ("nystroem", "1000000 distinct rows are too many for 'cholesky'")
     assert choose(10**6, method="high_dim") == ("eigh", "method='high_dim'")
     # four matrices of 8 bytes a number, or three, in half of the memory

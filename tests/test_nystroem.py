@@ -115,6 +115,38 @@ def test_conjugate_gradients_equal_cholesky(activation, monkeypatch):
     np.testing.assert_allclose(model.dual_coef_, exact.dual_coef_, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_conjugate_gradients_compare_penalties_side_by_side(kept, monkeypatch):
+    monkeypatch.setattr("sk_deq._solve.cg._TILE", 100)
+    monkeypatch.setattr(fit, "total_memory", lambda device: 1e12 if kept else 1.0)
+    X, y, w = _data()
+    alphas = [1e-3, 0.1, 3.0, 100.0]
+    options = {"solver": "cg", "n_components": 20, "random_state": 3, "input_scaling": None}
+    monkeypatch.setattr("sk_deq._solve.cg._ROUGHLY", 1e-9)
+    model = ridge(alphas, tol=1e-9, **options).fit(X, y, w)
+    seed = np.random.RandomState(3).randint(np.iinfo(np.int32).max)
+    keys, positive = row_keys(X, make_generator(seed)), torch.from_numpy(w > 0)
+    out = is_held_out(keys, positive, first_held_out(keys[positive])).numpy()
+    errors = []
+    variances = np.cov(y.T, aweights=w, ddof=0).diagonal()
+    for alpha in alphas:
+        rest = _dense(X, X[w > 0], y, np.where(out, 0, w), alpha, model.tau0_)
+        errors.append(w[out] @ ((rest(X[out]) - y[out]) ** 2 / variances).sum(1) / w[out].sum())
+    np.testing.assert_allclose(model.validation_errors_, errors, rtol=1e-5)
+    assert model.alpha_ == alphas[int(np.argmin(errors))]
+    one = ridge(model.alpha_, input_scaling=None, solver="cholesky").fit(X, y, w)
+    np.testing.assert_allclose(model.predict(X), one.predict(X), rtol=1e-6)
+
+
+def test_conjugate_gradients_with_nothing_to_choose_by_take_the_largest_penalty(monkeypatch):
+    X, y, _ = _data(n_outputs=1)
+    monkeypatch.setattr(nystroem, "_HELD_OUT", 1.0 - 1e-12)
+    model = ridge([0.1, 1.0], solver="cg", tol=1e-9).fit(X, y)
+    one = ridge(1.0, solver="cholesky").fit(X, y)
+    np.testing.assert_allclose(model.predict(X), one.predict(X), rtol=1e-6)
+
+
 def test_conjugate_gradients_warn_with_the_residual():
     X, y, _ = _data()
     model = ridge(1e-4, solver="cg", n_components=5, max_iter=2)
@@ -230,10 +262,12 @@ def test_float32_is_close_to_float64(solver):
     np.testing.assert_allclose(single, model.fit(X, y).predict(X), rtol=0, atol=5e-3)
 
 
-def test_auto_takes_nystroem_where_exact_solvers_are_too_slow_or_too_large(monkeypatch):
+def test_auto_takes_cg_or_nystroem_where_direct_solvers_are_too_slow_or_too_large(monkeypatch):
     X, y, _ = _data(60)
-    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70})
+    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70, "cg": 65})
     assert ridge(0.1).fit(X, y).solver_ == "cholesky"
+    assert ridge([0.1, 1.0]).fit(X, y).solver_ == "cg"
+    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70, "cg": 50})
     assert ridge([0.1, 1.0]).fit(X, y).solver_ == "nystroem"
     model = ridge([0.1, 1.0], method="high_dim")
     with warnings.catch_warnings():
@@ -267,8 +301,12 @@ def test_classifier_is_calibrated(solver):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"solver": "cg", "alpha": [0.1, 1.0]}, "solver='cg' takes a single alpha; use"),
+        (
+            {"solver": "cholesky", "alpha": [0.1, 1.0]},
+            "solver='cholesky' takes a single alpha; use",
+        ),
         ({"solver": "cg", "alpha": 0.0}, "solver='cg' needs alpha > 0; use"),
+        ({"solver": "cg", "alpha": [0.0, 1.0]}, "solver='cg' needs alpha > 0; use"),
         ({"solver": "nystroem", "method": "high_dim"}, "needs method='exact'.* Use"),
         ({"solver": "nystroem", "n_components": 0}, "'n_components' parameter"),
         ({"solver": "cg", "tol": 0.0}, "'tol' parameter"),

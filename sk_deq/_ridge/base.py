@@ -61,7 +61,7 @@ class BaseKernelRidge(DEQEstimator):
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",
-        method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-6, max_iter=300,
+        method="exact", solver="auto", n_components=None, landmarks=None, tol=1e-4, max_iter=300,
         max_time=None, verbose=0, checkpoint_dir=None,
         device="auto", dtype="float64", predict_batch_size=None, random_state=None,
     ):  # fmt: skip

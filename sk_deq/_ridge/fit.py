@@ -11,7 +11,7 @@ from .._memory import require_memory, total_memory
 from .._progress import stage, tell
 from .._search.criterion import ALPHAS
 from .._search.search import Choice
-from .._solve.cg import solve_cg
+from .._solve.cg import Tiles, bytes_of_tiles, solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import (
     Features,
@@ -29,10 +29,10 @@ from .checkpoints import checkpoint_of_sums
 from .intervals import OutOfSample, residuals_out_of_sample
 from .kernel import FittedRows
 from .rows import TrainingRows
-from .settle import ONE_ALPHA, settle, settling_rows
+from .settle import RELATIVE, settle, settling_rows
 
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
-_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000}  # for which "auto" takes minutes at most
+_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000, "cg": 50_000}  # for "auto": of two classes
 _OPERATIONS = {"eigh": 10, "cholesky": 1 / 3}  # over n^3
 _ALL_LEFT_OUT = 1000  # rows of which all are left out of a Cholesky factorisation; of more
 _LEFT_OUT = 500  # so many are
@@ -151,7 +151,7 @@ def fit_ridge(X, y, w, config):
         If the solver's matrices would not fit into memory.
     """
     rows = TrainingRows(X, y, w, config.seed)
-    solver = choose_solver(config, lambda: rows.n_distinct).solver
+    solver = choose_solver(config, lambda: rows.n_distinct, y.shape[1]).solver
     distinct = settling_rows(rows, solver, n_landmarks(solver, config))
     settled = settle(distinct, config, solver)
     original = rows.in_units(settled.scale, settled.unit)
@@ -159,7 +159,7 @@ def fit_ridge(X, y, w, config):
     if solver != "nystroem":
         rows = distinct.in_units(settled.scale, settled.unit)
     if solver == "cg":
-        _require_precision(settled.alphas[0], settled.kernel, rows, config, solver)
+        _require_precision(min(settled.alphas), settled.kernel, rows, config, solver)
     if solver in _MATRICES:
         solution, fitted_rows = _solve_exactly(rows, settled, solver, config)
         _require_precision(solution.alpha, settled.kernel, rows, config, solver)
@@ -187,7 +187,7 @@ class SolverChoice(NamedTuple):
     reason: str
 
 
-def choose_solver(config, n_distinct):
+def choose_solver(config, n_distinct, n_outputs=1):
     """The SolverChoice for a RidgeConfig; `n_distinct` is called for the number of distinct rows.
 
     Raises
@@ -197,12 +197,12 @@ def choose_solver(config, n_distinct):
     """
     solver, alphas = config.solver, config.alphas
     n_alphas = len(ALPHAS if alphas is None else alphas)
-    if solver in ONE_ALPHA and alphas is not None and n_alphas > 1:
+    if solver == "cholesky" and alphas is not None and n_alphas > 1:
         raise ValueError(
-            f"solver={solver!r} takes a single alpha; use solver='eigh', 'nystroem' or "
+            f"solver={solver!r} takes a single alpha; use solver='eigh', 'cg', 'nystroem' or "
             "'auto' for an array."
         )
-    if solver == "cg" and alphas is not None and alphas[0] == 0:
+    if solver == "cg" and alphas is not None and min(alphas) == 0:
         raise ValueError("solver='cg' needs alpha > 0; use solver='cholesky'.")
     if solver in ("cg", "nystroem") and config.method == "high_dim":
         raise ValueError(
@@ -228,6 +228,9 @@ def choose_solver(config, n_distinct):
         quick = n <= _MOST_ROWS[solver] or not config.device.startswith("cpu")
         if quick and needed <= total_memory(config.device) / 2:
             return SolverChoice(solver, f"exact, and {n} distinct rows are few enough")
+    n_columns = (len(RELATIVE["cg"]) if alphas is None else n_alphas) * (n_outputs + 1)
+    if n * (n_columns / 6) ** 0.5 <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
+        return SolverChoice("cg", f"{n} distinct rows, of which the kernel can be kept")
     return SolverChoice("nystroem", f"{n} distinct rows are too many for {exact[-1]!r}")
 
 
@@ -297,11 +300,20 @@ def _solve_by_landmarks(rows, settled, first, solver, config):
         return solution, landmarks
     fitted = FittedRows(kernel, X)
     held_out = None if held_out is None else held_out.to(fitted.scaled.device)
+    keep = _keeps_tiles(len(X), config)
+    with stage(f"kernel of {len(X):,} rows, {'kept' if keep else 'computed in every step'}"):
+        tiles = Tiles(kernel.matrix, fitted.scaled, keep)
     solution = solve_cg(
-        kernel.matrix, features, fitted.scaled, y.to(fitted.scaled), w.to(fitted.scaled),
-        alphas[0], config.tol, config.max_iter, held_out,
+        tiles, features, y.to(fitted.scaled), w.to(fitted.scaled), alphas, config.tol,
+        config.max_iter, held_out,
     )  # fmt: skip
     return solution, fitted
+
+
+def _keeps_tiles(n, config):
+    """Whether solver="cg" keeps the kernel of n rows: where it takes a quarter of the memory."""
+    needed = bytes_of_tiles(n, config.dtype.itemsize)
+    return needed <= total_memory(config.device) / 4
 
 
 def _require_precision(alpha, kernel, rows, config, solver):

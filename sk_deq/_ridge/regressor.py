@@ -26,9 +26,10 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
     alpha : float, array-like of shape (n_alphas,) or "auto", default="auto"
         Ridge penalty >= 0. From an array the candidate with the least squared error out of sample
         is taken: leave-one-out (one eigendecomposition for all candidates), or held-out for
-        ``solver="nystroem"``. "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
-        the kernel and the mean weight of a row; for a solver of one alpha, the best of those
-        that the search looks at. A number is in the units of `sample_weight`, as in scikit-learn.
+        "nystroem" and "cg". "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
+        the kernel and the mean weight of a row; for "cholesky" the best of those that the search
+        looks at, for "cg" that and 3 and 10 times it. A number is in the units of `sample_weight`,
+        as in scikit-learn.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"
@@ -66,11 +67,13 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         The exact kernel, or its high-dimensional approximation by four numbers.
     solver : {"auto", "eigh", "cholesky", "cg", "nystroem"}, default="auto"
         "eigh": an eigendecomposition, for any number of alphas. "cholesky": a factorisation, for
-        one alpha. "cg": conjugate gradients for one alpha > 0, exact to `tol`, in memory linear in
-        the number of rows. "nystroem": an approximation by functions of `n_components` landmarks,
-        which reads X in blocks of rows, in memory that does not grow with them. "auto": an exact
-        solver if it takes no more than half of the memory and, on a CPU, there are at most 16,000
-        distinct rows (one alpha) or 8,000 (several); else "nystroem". A search finds one alpha.
+        one alpha. "cg": conjugate gradients, alpha > 0, exact to `tol`; half of the kernel is kept
+        if it takes a quarter of the memory, else computed in every step, in memory linear in the
+        number of rows. "nystroem": an approximation by functions of `n_components` landmarks, which
+        reads X in blocks of rows, in memory that does not grow with them. "auto": "eigh" or
+        "cholesky" if it takes no more than half of the memory and, on a CPU, there are at most
+        16,000 distinct rows (one alpha) or 8,000 (several); then, by default up to 50,000 rows of
+        one output or two classes (21,000 of ten), "cg", if it can keep the kernel; else "nystroem".
         `solver_` tells the choice.
     n_components : int, default=None
         Number of landmarks of "nystroem", which may be raised for accuracy; None means 2,000. For
@@ -78,7 +81,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
     landmarks : array-like of shape (n_landmarks, n_features), default=None
         Rows that "nystroem" and "cg" take as landmarks, instead of some of X. The scale of the
         input is then measured on them, so that it does not depend on what is fitted.
-    tol : float, default=1e-6
+    tol : float, default=1e-4
         "cg" stops when the residual is this small, relative to the targets.
     max_iter : int, default=300
         "cg" stops with a ConvergenceWarning after so many iterations.

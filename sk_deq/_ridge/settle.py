@@ -12,7 +12,8 @@ from .._search.search import MOST_ROWS, Choice, search_kernel
 from .._state import storable
 from .kernel import RowKernel, row_kernel
 
-ONE_ALPHA = ("cholesky", "cg")
+# what the search found, in its units: with more rows than were searched on others may be better
+RELATIVE = {"cholesky": [1.0], "cg": [1.0, 10**0.5, 10.0]}
 
 
 @storable
@@ -78,9 +79,11 @@ def settle(rows, config, solver):
     alphas, path = config.alphas, None
     if alphas is None:
         level = kernel.mean_diagonal(rows.X, rows.w)
-        relative = [choice.relative_alpha] if solver in ONE_ALPHA else ALPHAS
+        relative = ALPHAS
+        if solver in RELATIVE:
+            relative = [choice.relative_alpha * factor for factor in RELATIVE[solver]]
         alphas = [float(alpha * level) for alpha in relative]
-        if solver in ONE_ALPHA and choice.path is not None:
+        if solver == "cholesky" and choice.path is not None:
             path = [float(alpha * level) for alpha in choice.path[0]], choice.path[1]
     compare, several = len(alphas) > 1 or config.listed, rows.n_distinct > 1
     if not several:  # no other rows to be predicted from: the constant is all there is
@@ -97,7 +100,7 @@ def _choose_kernel(rows, config, solver):
     search = config.search and free and config.method == "exact"
     (parameters,) = resolve(config.given, [default])
     encodings = config.encodings if search or len(config.encodings) == 1 else ("plain",)
-    needs_alpha = config.alphas is None and solver in ONE_ALPHA
+    needs_alpha = config.alphas is None and solver in RELATIVE
     if not search and not needs_alpha and encodings == ("plain",):
         return Choice(parameters), False
     if search:

@@ -1,68 +1,95 @@
-r"""Kernel ridge regression by conjugate gradients: the exact model in memory linear in n.
+r"""Kernel ridge regression by conjugate gradients: exact, if need be in memory linear in n.
 
-Solves A z = S y for A = S K S + alpha I (see `leave_one_out`); every product computes the kernel
-matrix anew, in tiles. The preconditioner replaces K by its Nystroem approximation Phi Phi^T on m
-landmarks (Rudi, Carratino and Rosasco, 2017; Frangella, Tropp and Udell, 2023), by Woodbury
+Solves A z = S y for A = S K S + alpha I (see `leave_one_out`) by products with the kernel matrix.
+Half of that is kept, in tiles, or where it is too large computed anew for every product. The
+preconditioner replaces K by its Nystroem approximation Phi Phi^T on m landmarks (Rudi, Carratino
+and Rosasco, 2017; Frangella, Tropp and Udell, 2023), by Woodbury
 
     (U U^T + alpha I)^-1 = (I - U (U^T U + alpha I)^-1 U^T) / alpha,      U = S Phi.
+
+One eigendecomposition of U^T U, and one pass over the kernel in a step, serve several penalties.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._progress import stage
+from .._torch import single_thread
 from .._warn import warn
-from .exact import Solution
+from .exact import Solution, best_candidate
 from .leave_one_out import project
 from .nystroem import tile_rows
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once
+_FEW = 16  # columns that are multiplied by one thread
+_ROUGHLY = 0.01  # residual at which penalties are compared
 
 
-def kernel_product(kernel, X, V):
-    """K(X, X) @ V for V (n, k), without the matrix: every block above the diagonal serves twice."""
-    out = torch.zeros_like(V)
-    parts = [slice(i, i + _TILE) for i in range(0, len(X), _TILE)]
-    for i, here in enumerate(parts):
-        out[here] += kernel(X[here]) @ V[here]
-        for there in parts[i + 1 :]:
-            K = kernel(X[here], X[there])
-            out[here] += K @ V[there]
-            out[there] += K.T @ V[here]
-    return out
+def times(A, V):
+    """A V for few columns V: few rows times a matrix, which the BLAS multiply several times faster.
+
+    By one thread: memory is what it waits for.
+    """
+    with single_thread() if V.shape[1] <= _FEW else nullcontext():
+        return (V.T @ A.T).T
 
 
-def _preconditioner(features, X, s, alpha):
-    """The inverse of U U^T + alpha I, as a function."""
-    size = tile_rows(len(features))
-    U = torch.cat([features(part).T for part in X.split(size)]).mul_(s[:, None])
-    gram = U.T @ U
-    gram.diagonal().add_(alpha)
-    factor, info = torch.linalg.cholesky_ex(gram)
-    if info > 0:
-        raise ValueError(
-            f"solver='cg' has no preconditioner: alpha={alpha:.2g} is lost in rounding. Raise "
-            "alpha, or use dtype='float64' or solver='cholesky'."
-        )
-    return lambda V: (V - U @ torch.cholesky_solve(U.T @ V, factor)) / alpha
-
-
-def solve_cg(kernel, features, X, y, w, alpha, tol, max_iter, held_out=None):
-    """Solve for one alpha by preconditioned conjugate gradients.
+class Tiles:
+    """The kernel matrix of rows: its tiles on and above the diagonal, each of which serves twice.
 
     Parameters
     ----------
     kernel : callable
         Tensors of rows to the matrix of kernel values.
+    X : tensor of shape (n, n_features)
+    kept : bool
+        Whether tiles stay in memory, or are computed in every pass.
+    """
+
+    def __init__(self, kernel, X, kept):
+        self.kernel, self.X = kernel, X
+        self._kept = list(self._computed()) if kept else None
+
+    def _computed(self):
+        parts = [slice(i, i + _TILE) for i in range(0, len(self.X), _TILE)]
+        for i, here in enumerate(parts):
+            yield here, here, self.kernel(self.X[here])
+            for there in parts[i + 1 :]:
+                yield here, there, self.kernel(self.X[here], self.X[there])
+
+    def product(self, V):
+        """K(X, X) @ V for V (n, k)."""
+        out = torch.zeros_like(V)
+        for here, there, K in self._kept or self._computed():
+            out[here] += times(K, V[there])
+            if there != here:
+                out[there] += times(K.T, V[here])
+        return out
+
+
+def bytes_of_tiles(n, itemsize):
+    """Memory of the tiles of n rows, where they are kept."""
+    return n * (n + _TILE) / 2 * itemsize
+
+
+def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
+    """Solve by preconditioned conjugate gradients, for the alpha with the least error.
+
+    Parameters
+    ----------
+    tiles : Tiles
+        Of the rows.
     features : Features
         Of the landmarks of the preconditioner.
-    X : tensor of shape (n, n_features)
     y : tensor of shape (n, n_outputs)
     w : tensor of shape (n,)
         Positive weights.
-    alpha : float
+    alphas : list of float
+        Several are solved for side by side, to a residual of 0.01, without the held-out rows; where
+        these are all there are, or none, the last is taken.
     tol : float
         Bound on the residual over the right-hand side, in norm, of every output.
     max_iter : int
@@ -72,48 +99,78 @@ def solve_cg(kernel, features, X, y, w, alpha, tol, max_iter, held_out=None):
     Returns
     -------
     Solution
-        With predictions for the held-out rows, and their error.
+        With predictions for the held-out rows, and their errors.
     """
-    start = errors = predictions = rows = None
-    if held_out is not None:
-        part, start = _solve(
-            kernel, features, X, y, w.where(~held_out, 0), alpha, tol, max_iter, start
-        )
-        rows = torch.nonzero(held_out)[:, 0]
-        predictions = torch.cat(
-            [
-                kernel(X[some], X) @ part.dual_coef + part.intercept
-                for some in rows.split(tile_rows(len(X)))
-            ]
-        )
-        squares = (predictions - y[rows]).square().sum(1)
-        errors = (w[rows] @ squares / w[rows].sum())[None]
-    solution, _ = _solve(kernel, features, X, y, w, alpha, tol, max_iter, start)
+    system = System(tiles, features, y, max_iter)
+    alpha, start, errors, predictions, rows = alphas[-1], None, None, None, None
+    if held_out is not None and bool((w.where(~held_out, 0) > 0).any()):
+        rest, rows = w.where(~held_out, 0), torch.nonzero(held_out)[:, 0]
+        several = len(alphas) > 1
+        solutions, starts = system.solve(rest, alphas, max(tol, _ROUGHLY) if several else tol)
+        coef = torch.cat([one.dual_coef for one in solutions], 1)
+        found = tiles.product(coef)[rows].unflatten(1, (len(alphas), -1))
+        found += torch.stack([one.intercept for one in solutions])
+        errors = w[rows] @ (found - y[rows, None]).square().sum(2) / w[rows].sum()
+        best = best_candidate(errors)
+        alpha, start, predictions = alphas[best], starts[:, best : best + 1], found[:, best]
+    (solution,), _ = system.solve(w, [alpha], tol, start)
     return replace(solution, errors=errors, predictions=predictions, rows=rows)
 
 
-def _solve(kernel, features, X, y, w, alpha, tol, max_iter, start):
-    s = w.sqrt()
-    mean = w @ y / w.sum()
-    solved, n_iter = _conjugate_gradients(
-        lambda V: s[:, None] * kernel_product(kernel, X, s[:, None] * V) + alpha * V,
-        _preconditioner(features, X, s, alpha),
-        torch.cat([s[:, None] * (y - mean), s[:, None]], 1),
-        start,
-        tol,
-        max_iter,
-    )
-    r, intercept, _ = project(solved[:, None], torch.ones_like(s)[:, None], s)
-    solution = Solution(s[:, None] * r[:, 0], mean + intercept[0], alpha, n_iter=max(1, n_iter))
-    return solution, solved
+class System:
+    """The equations of rows with targets y (n, k), to be solved for some weights and penalties."""
+
+    def __init__(self, tiles, features, y, max_iter):
+        self.tiles, self.y, self.max_iter = tiles, y, max_iter
+        size = tile_rows(len(features))
+        self.features = torch.cat([features(part).T for part in tiles.X.split(size)])
+
+    def solve(self, w, alphas, tol, start=None):
+        """A Solution for each alpha, and z (n, n_alphas, k + 1) for [y, 1], to start from again."""
+        s, shape = w.sqrt(), (len(w), len(alphas), self.y.shape[1] + 1)
+        mean = w @ self.y / w.sum()
+        b = torch.cat([s[:, None] * (self.y - mean), s[:, None]], 1)
+        alpha = (
+            torch.tensor(alphas, dtype=torch.float64).repeat_interleave(shape[2]).to(w)
+        )  # of every column
+
+        def product(V, columns):
+            return s[:, None] * self.tiles.product(s[:, None] * V) + alpha[columns] * V
+
+        b = b[:, None].expand(shape).flatten(1)
+        start = None if start is None else start.flatten(1)
+        precondition = self._preconditioner(s, alpha)
+        z, n_iter = _conjugate_gradients(product, precondition, b, start, tol, self.max_iter)
+        z = z.unflatten(1, shape[1:])
+        r, intercepts, _ = project(z, torch.ones(shape[:2]).to(s), s)
+        return [
+            Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
+            for i, a in enumerate(alphas)
+        ], z
+
+    def _preconditioner(self, s, alpha):
+        """The inverse of U U^T + alpha I, as a function of columns with an alpha (k,) each."""
+        U = self.features * s[:, None]
+        values, Q = torch.linalg.eigh(U.T @ U)
+        least, rounding = float(alpha.min()), torch.finfo(s.dtype).eps * values[-1]
+        if least <= len(values) * rounding:
+            raise ValueError(
+                f"solver='cg' has no preconditioner: alpha={least:.2g} is lost in rounding. Raise "
+                "alpha, or use dtype='float64' or solver='cholesky'."
+            )
+        values, U = values.clamp_min(0)[:, None], U @ Q
+        return lambda V: (V - times(U, times(U.T, V) / (values + alpha))) / alpha
 
 
 def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
-    """Solve product(x) = b column by column, all at once; a column that has converged rests."""
+    """Solve product(x) = b column by column, all at once; a column that has converged rests.
+
+    `product` takes columns, and a mask or slice of which they are.
+    """
     size = torch.linalg.vector_norm(b, dim=0)
     size = size.where(size > 0, 1)
     x = torch.zeros_like(b) if x is None else x.clone()
-    r = b - product(x) if x.any() else b.clone()
+    r = b - product(x, slice(None)) if x.any() else b.clone()
     p = z = precondition(r)
     rz = (r * z).sum(0)
     with stage("conjugate gradients", max_iter) as told:
@@ -122,7 +179,7 @@ def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
             active = residual > tol
             if not active.any() or n_iter == max_iter:
                 break
-            Ap = product(p[:, active])
+            Ap = product(p[:, active], active)
             step = rz[active] / (p[:, active] * Ap).sum(0)
             x[:, active] += step * p[:, active]
             r[:, active] -= step * Ap
