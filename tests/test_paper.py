@@ -63,7 +63,7 @@ def test_beyond_gaussian(tmp_path):
     ("script", "names"),
     [
         ("accuracy_against_width", {"width_readout", "width_full", "width_all_rows"}),
-        ("beyond_training", {"training_curves", "regularisation", "trained_deq"}),
+        ("beyond_training", {"training_speed", "regularisation", "trained_deq"}),
     ],
 )
 def test_networks(script, names, tmp_path):
