@@ -13,9 +13,9 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 PAPER = ROOT / "examples" / "paper"
 
 
-def tables(script, folder):
+def tables(script, folder, *options):
     """Run a script with --quick; return its tables, lists of dicts of strings, by name."""
-    run(PAPER / f"{script}.py", "--quick", "--output", folder, cwd=folder)
+    run(PAPER / f"{script}.py", "--quick", "--output", folder, *options, cwd=folder)
     found = {}
     for path in Path(folder).glob("*.csv"):
         with open(path, newline="") as file:
@@ -63,7 +63,7 @@ def test_beyond_gaussian(tmp_path):
     ("script", "names"),
     [
         ("accuracy_against_width", {"width_readout", "width_full", "width_all_rows"}),
-        ("beyond_training", {"training_curves", "regularisation", "trained_deq"}),
+        ("beyond_training", {"training_speed", "regularisation", "trained_deq"}),
     ],
 )
 def test_networks(script, names, tmp_path):
@@ -168,3 +168,19 @@ def test_million_digits(tmp_path):
         assert patches > pixels + 0.005 > 0.95
     # it goes on from what was kept: nothing is left to do
     assert numbers(tables("million_digits", tmp_path)["million_digits"]) == found
+
+
+def test_sequences(tmp_path):
+    pytest.importorskip("aeon")
+    found = tables("sequences", tmp_path, "--parts", "a")
+    rows = {row.pop("set"): row for row in numbers(found["sequences_sets"])}
+    assert len(rows["mean"]) == 9 and min(rows["UnitTest"].values()) > 0.8
+    assert sum(rows["rank"].values()) == sum(range(10))
+
+
+def test_order_of_sequences(tmp_path):
+    found = tables("sequences", tmp_path, "--parts", "b")["sequence_order"]
+    flat = [row["accuracy"] for row in numbers(found, model="kernel ridge, kernel given")]
+    assert len(flat) == 3 and len(set(flat)) == 1 and flat[0] > 0.95
+    cut = [row["accuracy"] for row in numbers(found, model="kernel ridge", input="windows")]
+    assert len(set(cut)) == len(cut) == 3

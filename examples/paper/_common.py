@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from scipy.sparse.linalg import eigsh
 from sklearn.datasets import load_digits
@@ -132,6 +133,16 @@ def load_images(args, name, n_train, n_test, seed=0):
             chosen = rng.permutation(len(X))[:n]
             arrays += [X[chosen].reshape(len(chosen), -1) / 255, y[chosen].ravel()]
     return tuple(arrays)
+
+
+def load_table(args, name, seed=0):
+    """Three quarters of a table's rows to train, and the others, categories as one-hot code."""
+    frame = pd.read_csv(args.data_dir / "tabular" / f"{name}.csv.gz")
+    X = pd.get_dummies(frame.drop(columns="target"), dtype=float).to_numpy()
+    y = pd.factorize(frame["target"], sort=True)[0]
+    order = np.random.default_rng(seed).permutation(len(X))
+    test, train = np.split(order, [len(X) // 4])
+    return X[train], y[train], X[test], y[test]
 
 
 def timed(function, *args):

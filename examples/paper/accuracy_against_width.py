@@ -43,7 +43,7 @@ def readout_only(features, X, y, X_test, y_test):
 
 def full(features, X, y, X_test, y_test, epochs, seed):
     network = Network(features, 10, seed=seed)
-    seconds = train(network, X, y, epochs, seed=seed)[-1][1]
+    seconds = train(network, X, y, epochs, seed=seed)[1][-1]
     return accuracy(network, X_test, y_test), seconds, latency(network, X_test[:500])
 
 

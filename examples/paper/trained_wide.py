@@ -78,7 +78,7 @@ def measure(read, n_steps, activation, width, seed):
 
 def main():
     args = arguments(__doc__, data=True)
-    widths = [32, 64, 256] if args.quick else [128, 256, 512, 1024, 2048]
+    widths = [32, 64, 256] if args.quick else [128, 256, 512, 1024, 2048, 4096]
     activations = ["relu", "tanh"]
     points = [
         {"activation": activation, "width": width, "seed": seed}
