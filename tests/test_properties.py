@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import CLASSIFIERS, NETWORKS, REGRESSORS, tiny
 
 from sk_deq import DEQKernelRidge, KernelMatcher
-from sk_deq._solve.cg import solve_cg
+from sk_deq._solve.cg import Tiles, solve_cg
 from sk_deq._solve.exact import solve_cholesky, solve_eigh
 from sk_deq._solve.nystroem import Features
 from sk_deq._theory.activations import ACTIVATIONS
@@ -176,7 +176,7 @@ def test_solvers_agree(problem):
     eigh = solve_eigh(K.clone(), y, w, [alpha])
     cholesky = solve_cholesky(K.clone(), y, w, alpha)
     features = Features(kernel, X.unique(dim=0))
-    cg = solve_cg(kernel, features, X, y, w, alpha, 1e-13, 500)
+    cg = solve_cg(Tiles(kernel, X, kept=True), features, y, w, [alpha], 1e-13, 500)
     fitted = [K @ s.dual_coef + s.intercept for s in (eigh, cholesky, cg)]
     # rounding by this condition; all of it is felt where equal rows have unequal targets
     condition = float(w.max() * torch.linalg.eigvalsh(K)[-1]) / alpha
