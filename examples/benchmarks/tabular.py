@@ -36,7 +36,14 @@ from sklearn.ensemble import (
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    ShuffleSplit,
+    StratifiedKFold,
+    train_test_split,
+)
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -114,7 +121,14 @@ def _ntk_model(p, regression):
 
 
 class XRFM(BaseEstimator):
-    """xRFM at its defaults, with a fifth of the training rows as the validation set it asks for."""
+    """xRFM at its defaults, or those given of its kernel and penalty.
+
+    A fifth of the training rows are the validation set that it asks for.
+    """
+
+    def __init__(self, kernel=None, bandwidth=10.0, exponent=1.0, norm_p=1.0, diag=True, reg=1e-3):
+        self.kernel, self.bandwidth, self.exponent = kernel, bandwidth, exponent
+        self.norm_p, self.diag, self.reg = norm_p, diag, reg
 
     def fit(self, X, y):
         from xrfm import xRFM
@@ -124,8 +138,15 @@ class XRFM(BaseEstimator):
             X.astype("float32"), y, test_size=0.2, random_state=0,
             stratify=labels if labels is not None and np.bincount(y).min() > 4 else None,
         )  # fmt: skip
+        parameters = None
+        if self.kernel is not None:
+            model = {"kernel": self.kernel, "bandwidth": self.bandwidth, "diag": self.diag}
+            model |= {"exponent": self.exponent, "bandwidth_mode": "constant"}
+            if self.kernel == "lpq":
+                model["norm_p"] = max(self.norm_p, self.exponent)
+            parameters = {"model": model, "fit": {"reg": self.reg, "iters": 5, "verbose": False}}
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            self.model_ = xRFM(random_state=0).fit(X, y, X_val, y_val)
+            self.model_ = xRFM(parameters, random_state=0, n_threads=1).fit(X, y, X_val, y_val)
         return self
 
     def predict(self, X):
@@ -138,6 +159,37 @@ class XRFMClassifier(ClassifierMixin, XRFM):
 
 class XRFMRegressor(RegressorMixin, XRFM):
     pass
+
+
+def _searched(model, n_iter, **candidates):
+    """A random search, judged by a fifth of the training rows."""
+    one_split = ShuffleSplit(1, test_size=0.2, random_state=0)
+    return RandomizedSearchCV(
+        model, candidates, n_iter=n_iter, cv=one_split, random_state=0, error_score="raise"
+    )
+
+
+def _xrfm_tuned(p, regression):
+    return _searched(
+        _standardised(XRFMRegressor()) if regression else XRFMClassifier(), 12,
+        **{
+            f"regressor__{name}" if regression else name: values
+            for name, values in {
+                "kernel": ["l2", "lpq", "lpq"], "bandwidth": [2.0, 5.0, 10.0, 25.0],
+                "exponent": [0.7, 1.0, 1.3], "norm_p": [1.0, 1.5, 2.0], "diag": [True, False],
+                "reg": [1e-4, 1e-3, 1e-2, 0.1, 1.0],
+            }.items()
+        },
+    )  # fmt: skip
+
+
+def _lightgbm_tuned(p, regression):
+    return _searched(
+        _lightgbm(p, regression), 30,
+        num_leaves=[7, 15, 31, 63], learning_rate=[0.02, 0.05, 0.1], n_estimators=[100, 300, 600],
+        min_child_samples=[5, 20, 60], colsample_bytree=[0.5, 0.75, 1.0], subsample=[0.7, 1.0],
+        subsample_freq=[1], reg_lambda=[0.0, 1.0, 10.0],
+    )  # fmt: skip
 
 
 def _lightgbm(p, regression):
@@ -222,6 +274,8 @@ MODELS = {
     "knn": _plain(KNeighborsClassifier(), KNeighborsRegressor()),
     "ntk": _pair(_ntk_model),
     "lgbm": _pair(_lightgbm),
+    "lgbm_tuned": _pair(_lightgbm_tuned),
+    "xrfm_tuned": _pair(_xrfm_tuned),
     "xrfm": _plain(XRFMClassifier(), _standardised(XRFMRegressor())),
     "realmlp": _pair(_realmlp),
     "catboost": _pair(_catboost),
