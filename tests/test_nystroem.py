@@ -125,6 +125,7 @@ def test_conjugate_gradients_compare_penalties_side_by_side(kept, monkeypatch):
     alphas = [1e-3, 0.1, 3.0, 100.0]
     options = {"solver": "cg", "n_components": 20, "random_state": 3, "input_scaling": None}
     monkeypatch.setattr("sk_deq._solve.cg._ROUGHLY", 1e-9)
+    monkeypatch.setattr("sk_deq._solve.cg._STEPS", 500)
     model = ridge(alphas, tol=1e-9, **options).fit(X, y, w)
     seed = np.random.RandomState(3).randint(np.iinfo(np.int32).max)
     keys, positive = row_keys(X, make_generator(seed)), torch.from_numpy(w > 0)
@@ -138,6 +139,19 @@ def test_conjugate_gradients_compare_penalties_side_by_side(kept, monkeypatch):
     assert model.alpha_ == alphas[int(np.argmin(errors))]
     one = ridge(model.alpha_, input_scaling=None, solver="cholesky").fit(X, y, w)
     np.testing.assert_allclose(model.predict(X), one.predict(X), rtol=1e-6)
+
+
+def test_penalties_that_take_too_many_steps_are_left_out(monkeypatch):
+    X, y, w = _data()
+    options = {"solver": "cg", "n_components": 5, "random_state": 3}
+    monkeypatch.setattr("sk_deq._solve.cg._STEPS", 3)
+    with pytest.warns(ConvergenceWarning, match=r"left out alpha=\[1e-06, 1e-05\], .*n_components"):
+        model = ridge([1e-6, 1e-5, 10.0], **options).fit(X, y, w)
+    errors = model.validation_errors_
+    assert np.isinf(errors[:2]).all() and np.isfinite(errors[2]) and model.alpha_ == 10.0
+    monkeypatch.setattr("sk_deq._solve.cg._STEPS", 1)
+    with pytest.warns(ConvergenceWarning):
+        assert ridge([1e-5, 1e-6], **options).fit(X, y, w).alpha_ == 1e-5
 
 
 def test_conjugate_gradients_with_nothing_to_choose_by_take_the_largest_penalty(monkeypatch):
@@ -268,7 +282,7 @@ def test_auto_takes_cg_or_nystroem_where_direct_solvers_are_too_slow_or_too_larg
     monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70, "cg": 65})
     assert ridge(0.1).fit(X, y).solver_ == "cholesky"
     assert ridge([0.1, 1.0]).fit(X, y).solver_ == "cg"
-    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70, "cg": 50})
+    monkeypatch.setattr(fit, "_MOST_ROWS", {"eigh": 50, "cholesky": 70, "cg": 40})
     assert ridge([0.1, 1.0]).fit(X, y).solver_ == "nystroem"
     model = ridge([0.1, 1.0], method="high_dim")
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from scipy.linalg import LinAlgWarning
+from sklearn.exceptions import ConvergenceWarning
 
 from .._array_api import take
 from .._memory import require_memory, total_memory
@@ -229,7 +230,7 @@ def choose_solver(config, n_distinct, n_outputs=1):
         if quick and needed <= total_memory(config.device) / 2:
             return SolverChoice(solver, f"exact, and {n} distinct rows are few enough")
     n_columns = (len(RELATIVE["cg"]) if alphas is None else n_alphas) * (n_outputs + 1)
-    if n * (n_columns / 6) ** 0.5 <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
+    if n * (n_columns / 10) ** 0.5 <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
         return SolverChoice("cg", f"{n} distinct rows, of which the kernel can be kept")
     return SolverChoice("nystroem", f"{n} distinct rows are too many for {exact[-1]!r}")
 
@@ -307,6 +308,14 @@ def _solve_by_landmarks(rows, settled, first, solver, config):
         tiles, features, y.to(fitted.scaled), w.to(fitted.scaled), alphas, config.tol,
         config.max_iter, held_out,
     )  # fmt: skip
+    if config.alphas is not None and solution.errors is not None:
+        left_out = [a for a, e in zip(alphas, solution.errors, strict=True) if torch.isinf(e)]
+        if left_out:
+            warn(
+                f"solver='cg' left out alpha={left_out}, which take too many steps. Raise "
+                "n_components, the size of the preconditioner, or give one alpha.",
+                ConvergenceWarning,
+            )
     return solution, fitted
 
 

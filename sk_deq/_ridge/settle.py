@@ -13,7 +13,7 @@ from .._state import storable
 from .kernel import RowKernel, row_kernel
 
 # what the search found, in its units: with more rows than were searched on others may be better
-RELATIVE = {"cholesky": [1.0], "cg": [1.0, 10**0.5, 10.0]}
+RELATIVE = {"cholesky": [1.0], "cg": [1.0, 10**0.5, 10.0, 10**1.5, 100.0]}
 
 
 @storable

@@ -25,7 +25,8 @@ from .nystroem import tile_rows
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 _FEW = 16  # columns that are multiplied by one thread
-_ROUGHLY = 0.01  # residual at which penalties are compared
+_ROUGHLY = 0.01  # residual at which penalties are compared,
+_STEPS = 60  # that are this far after so many steps
 
 
 def times(A, V):
@@ -88,8 +89,9 @@ def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
     w : tensor of shape (n,)
         Positive weights.
     alphas : list of float
-        Several are solved for side by side, to a residual of 0.01, without the held-out rows; where
-        these are all there are, or none, the last is taken.
+        Several are solved for side by side, to a residual of 0.01, without the held-out rows; those
+        that need more than `_STEPS` steps for it are left out, but for the largest, which is taken
+        where there are no held-out rows, or no others.
     tol : float
         Bound on the residual over the right-hand side, in norm, of every output.
     max_iter : int
@@ -101,32 +103,55 @@ def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
     Solution
         With predictions for the held-out rows, and their errors.
     """
-    system = System(tiles, features, y, max_iter)
-    alpha, start, errors, predictions, rows = alphas[-1], None, None, None, None
+    system = System(tiles, features, y)
+    largest = max(range(len(alphas)), key=alphas.__getitem__)
+    alpha, start, errors, predictions, rows = alphas[largest], None, None, None, None
     if held_out is not None and bool((w.where(~held_out, 0) > 0).any()):
         rest, rows = w.where(~held_out, 0), torch.nonzero(held_out)[:, 0]
         several = len(alphas) > 1
-        solutions, starts = system.solve(rest, alphas, max(tol, _ROUGHLY) if several else tol)
+        if several:
+            solutions, starts, rough = system.solve(rest, alphas, max(tol, _ROUGHLY), _STEPS)
+        else:
+            solutions, starts, rough = system.solve(rest, alphas, tol, max_iter)
+            _warn_of(rough, tol, max_iter)
         coef = torch.cat([one.dual_coef for one in solutions], 1)
         found = tiles.product(coef)[rows].unflatten(1, (len(alphas), -1))
         found += torch.stack([one.intercept for one in solutions])
         errors = w[rows] @ (found - y[rows, None]).square().sum(2) / w[rows].sum()
+        if several:
+            left_out = rough > max(tol, _ROUGHLY)
+            left_out[largest] = False
+            errors = errors.where(~left_out, torch.inf)
         best = best_candidate(errors)
         alpha, start, predictions = alphas[best], starts[:, best : best + 1], found[:, best]
-    (solution,), _ = system.solve(w, [alpha], tol, start)
+    (solution,), _, residual = system.solve(w, [alpha], tol, max_iter, start)
+    _warn_of(residual, tol, max_iter)
     return replace(solution, errors=errors, predictions=predictions, rows=rows)
+
+
+def _warn_of(residual, tol, max_iter):
+    if float(residual.max()) > tol:
+        warn(
+            f"Conjugate gradients stopped at max_iter={max_iter} with a relative residual of "
+            f"{float(residual.max()):.2g}, above tol={tol:g}. Raise max_iter, n_components (the "
+            "size of the preconditioner), alpha or tol.",
+            ConvergenceWarning,
+        )
 
 
 class System:
     """The equations of rows with targets y (n, k), to be solved for some weights and penalties."""
 
-    def __init__(self, tiles, features, y, max_iter):
-        self.tiles, self.y, self.max_iter = tiles, y, max_iter
+    def __init__(self, tiles, features, y):
+        self.tiles, self.y = tiles, y
         size = tile_rows(len(features))
         self.features = torch.cat([features(part).T for part in tiles.X.split(size)])
 
-    def solve(self, w, alphas, tol, start=None):
-        """A Solution for each alpha, and z (n, n_alphas, k + 1) for [y, 1], to start from again."""
+    def solve(self, w, alphas, tol, max_iter, start=None):
+        """A Solution for each alpha; z (n, n_alphas, k + 1), to start from again; residuals.
+
+        Of z, which is for [y, 1], the largest relative residual (n_alphas,).
+        """
         s, shape = w.sqrt(), (len(w), len(alphas), self.y.shape[1] + 1)
         mean = w @ self.y / w.sum()
         b = torch.cat([s[:, None] * (self.y - mean), s[:, None]], 1)
@@ -140,13 +165,17 @@ class System:
         b = b[:, None].expand(shape).flatten(1)
         start = None if start is None else start.flatten(1)
         precondition = self._preconditioner(s, alpha)
-        z, n_iter = _conjugate_gradients(product, precondition, b, start, tol, self.max_iter)
+        z, n_iter, residual = _conjugate_gradients(product, precondition, b, start, tol, max_iter)
         z = z.unflatten(1, shape[1:])
         r, intercepts, _ = project(z, torch.ones(shape[:2]).to(s), s)
-        return [
-            Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
-            for i, a in enumerate(alphas)
-        ], z
+        return (
+            [
+                Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
+                for i, a in enumerate(alphas)
+            ],
+            z,
+            residual.unflatten(0, shape[1:]).amax(1),
+        )
 
     def _preconditioner(self, s, alpha):
         """The inverse of U U^T + alpha I, as a function of columns with an alpha (k,) each."""
@@ -188,11 +217,4 @@ def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
             p = z + p * torch.where(active, following / rz, 0)
             rz = following
             told(f"residual {float(residual.max()):.1e}, ends at {tol:g}")
-    if active.any():
-        warn(
-            f"Conjugate gradients stopped at max_iter={max_iter} with a relative residual of "
-            f"{float(residual.max()):.2g}, above tol={tol:g}. Raise max_iter, n_components (the "
-            "size of the preconditioner), alpha or tol.",
-            ConvergenceWarning,
-        )
-    return x, n_iter
+    return x, n_iter, residual
