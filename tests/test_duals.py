@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from slow_truth import dual as slow_dual
 
 from sk_deq._theory import logistic
@@ -113,3 +114,28 @@ def test_opposite_rows_of_an_odd_activation_have_minus_the_diagonal(kernel):
     far = deq_kernel(np.vstack([X[:1], -1e-3 * X[:1]]), kernel=kernel, **spec)
     back = deq_kernel(np.vstack([-1e-3 * X[:1], X[:1]]), kernel=kernel, **spec)
     assert far[0, 1] == pytest.approx(back[0, 1], rel=1e-13)
+
+
+def snake(t):
+    return 0.4 * (t + torch.sin(t) ** 2)
+
+
+def bend(t):
+    return torch.where(t > 0, 0.9 * t, 0.3 * torch.sin(t))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phi", [torch.sin, snake, bend])
+def test_oscillations_are_resolved_or_told(phi):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    options = {"kernel": "ntk_full", "recurrent_var": 0.0, "input_var": 1.0, "center": False}
+    K = deq_kernel(10 * X, activation=phi, **options)
+    some = deq_kernel(10 * X[:5], activation=phi, **options)
+    np.testing.assert_allclose(K[:5, :5], some, rtol=0, atol=1e-9)
+    if phi is torch.sin:
+        expected = deq_kernel(10 * X, activation="sin", **options)
+        np.testing.assert_allclose(K, expected, rtol=0, atol=1e-9)
+    for n_rows, size in ((40, 50), (2, 50), (2, 1e6), (2, 1e67)):
+        with pytest.warns(ConvergenceWarning, match="oscillates too fast"):
+            deq_kernel(size * X[:n_rows], activation=phi, **options)
