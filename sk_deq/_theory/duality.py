@@ -221,9 +221,8 @@ def _at_angles(activation, s1, s2, n_angles):
     \|w\| = s2 R sin(omega - a), where phi(u) phi(w) is smooth; the even parts of phi add, the odd
     ones add or cancel.
     """
-    (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
-    radius = 12 * radial[:, None]
-    radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
+    (radius, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
+    radius = radius[:, None]
     alike, unlike = torch.zeros(2, 2, len(s1), len(s2), n_angles, dtype=torch.float64)
 
     def parts(s, a):
@@ -233,7 +232,7 @@ def _at_angles(activation, s1, s2, n_angles):
             yield up + down, up - down
 
     for i, omega in enumerate(((1 + chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
-        weight = (radial_weight * (omega * arc_weight) / (4 * math.pi)).ravel()
+        weight = (radial_weight[:, None] * (omega * arc_weight / 2)).ravel()
         first = list(parts(s1, omega * arc))
         second = parts(s2, omega * arc.flip(0))
         if s2 is s1:
