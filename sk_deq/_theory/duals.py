@@ -86,7 +86,7 @@ def gelu(s1, s2, r, w=None):
     half = 0.25 + torch.atan2(z, root) / (2 * math.pi)  # E[Phi(u) Phi(w)]
     G = s1 * s2 * (r * half + t1 * t2 * (root + r * r * u / root) / (2 * math.pi))
     t = (t1 * t2) ** 2
-    return G, half + z / (2 * math.pi * root) * (1 + 2 * u - t + t * r * r * u / w)
+    return G, half + z / (2 * math.pi * root) * (u1 + u2 + u + t * r * r * u / w)
 
 
 SHORT = {erf, sin, gelu}  # closed forms that take no longer than a few terms of a series
