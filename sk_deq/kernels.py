@@ -51,7 +51,8 @@ def deq_kernel(
     activation : str or callable, default="relu"
         "relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh", "elu", "gelu",
         "silu", "softplus", "identity", or an elementwise torch callable. A callable is exact where
-        it is smooth, but for a kink at 0; other kinks cost accuracy at cosines near 1.
+        it is smooth, but for a kink at 0; other kinks cost accuracy at cosines near 1. Of one that
+        oscillates without end only rows that are not too large are exact; a warning tells.
     recurrent_var : float, default=0.2
         sigma_a^2 >= 0, variance of the recurrent weights.
     input_var : float, default=None

@@ -1,16 +1,19 @@
 """Dual activations that are interpolated, against sums of all terms and slow quadrature."""
 
+import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from slow_truth import dual as slow_dual
 
 from sk_deq._theory import logistic
 from sk_deq._theory.activations import ACTIVATIONS, get_activation, rise
 from sk_deq._theory.duality import dual_function
-from sk_deq._theory.duals import polar
+from sk_deq._theory.duals import gelu, polar
 from sk_deq._theory.spec import KERNELS
 from sk_deq.kernels import deq_kernel, explicit_kernel
 
@@ -113,3 +116,46 @@ def test_opposite_rows_of_an_odd_activation_have_minus_the_diagonal(kernel):
     far = deq_kernel(np.vstack([X[:1], -1e-3 * X[:1]]), kernel=kernel, **spec)
     back = deq_kernel(np.vstack([-1e-3 * X[:1], X[:1]]), kernel=kernel, **spec)
     assert far[0, 1] == pytest.approx(back[0, 1], rel=1e-13)
+
+
+def test_gelu_of_parallel_rows_of_any_norm():
+    """Against the same formulas by 250 digits: none is a difference of large numbers."""
+    scales = 10.0 ** np.array([-12, -3, 0, 4, 8, 20, 40])
+    for a, b in itertools.combinations_with_replacement(scales, 2):
+        for r in (1.0, -1.0, 0.3):
+            found = gelu(*(torch.tensor(x, dtype=torch.float64) for x in (a, b, r)))
+            with mpmath.workdps(250):
+                s1, s2 = mpmath.mpf(a), mpmath.mpf(b)
+                t = s1 * s2 / mpmath.sqrt((1 + s1**2) * (1 + s2**2))
+                u, w = 1 / ((1 + s1**2) * (1 + s2**2)), 1 - (t * r) ** 2
+                half = 0.25 + mpmath.asin(t * r) / (2 * mpmath.pi)
+                bend = t / mpmath.sqrt(w) / (2 * mpmath.pi)
+                G = r * half + bend * (w + r**2 * u)
+                D = half + bend * r * (1 + 2 * u - t**2 + (t * r) ** 2 * u / w)
+                assert abs(float(found[0]) / (a * b) - G) < 1e-15
+                assert abs(float(found[1]) - D) < 1e-15
+
+
+def snake(t):
+    return 0.4 * (t + torch.sin(t) ** 2)
+
+
+def bend(t):
+    return torch.where(t > 0, 0.9 * t, 0.3 * torch.sin(t))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phi", [torch.sin, snake, bend])
+def test_oscillations_are_resolved_or_told(phi):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    options = {"kernel": "ntk_full", "recurrent_var": 0.0, "input_var": 1.0, "center": False}
+    K = deq_kernel(10 * X, activation=phi, **options)
+    some = deq_kernel(10 * X[:5], activation=phi, **options)
+    np.testing.assert_allclose(K[:5, :5], some, rtol=0, atol=1e-9)
+    if phi is torch.sin:
+        expected = deq_kernel(10 * X, activation="sin", **options)
+        np.testing.assert_allclose(K, expected, rtol=0, atol=1e-9)
+    for n_rows, size in ((40, 50), (2, 50), (2, 1e6), (2, 1e67)):
+        with pytest.warns(ConvergenceWarning, match="oscillates too fast"):
+            deq_kernel(size * X[:n_rows], activation=phi, **options)

@@ -41,6 +41,13 @@ def _diabetes(n=200):
     return StandardScaler().fit_transform(X[:n]), y[:n]
 
 
+def test_the_only_row_of_a_class_does_not_blur_probabilities():
+    X = np.vstack([np.random.default_rng(0).normal(size=(60, 2)), [[5.0, 5.0]]])
+    model = DEQClassifier(width=100, train="readout", class_weight="balanced", random_state=0)
+    p = model.fit(X, np.repeat(["no", "yes"], [60, 1])).predict_proba(X)
+    assert min(p[-1, 1], p[:60, 0].min()) > 0.8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [10, 100])
 def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):

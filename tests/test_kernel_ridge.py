@@ -301,6 +301,25 @@ def test_probabilities_are_calibrated_by_the_best_temperature():
     assert log_loss(y[300:], p) < min(others)
 
 
+@pytest.mark.parametrize("solver", ["eigh", "cholesky", "cg", "nystroem"])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_only_row_of_a_class_does_not_blur_probabilities(solver, repeated):
+    X = np.random.default_rng(0).normal(size=(301, 2))
+    X[-1] = 5.0
+    y = np.repeat(["no", "yes"], [300, 1])
+    if repeated:
+        X, y = np.vstack([X, X[-1:]]), np.append(y, "yes")
+    for seed in (0, 45):  # with 45 it is held out
+        model = classifier(0.1, solver=solver, class_weight="balanced", random_state=seed)
+        p = model.fit(X, y).predict_proba(X)
+        assert min(p[-1, 1], p[:300, 0].mean()) > 0.8
+
+
+def test_classes_of_one_row_each_give_equal_probabilities():
+    p = classifier(0.1).fit(np.eye(3), [0, 1, 2]).predict_proba(np.eye(3))
+    np.testing.assert_allclose(p, 1 / 3, rtol=0.01)
+
+
 @pytest.mark.slow
 def test_digits_and_diabetes_reach_the_scores_promised():
     X, y = load_digits(return_X_y=True)

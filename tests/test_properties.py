@@ -38,7 +38,7 @@ def mish(t):
 
 
 def bend(t):
-    return torch.where(t > 0, 0.9 * t, 0.3 * torch.sin(t))
+    return torch.where(t > 0, 0.9 * t, 0.3 * torch.tanh(t))
 
 
 PHIS = st.sampled_from([*ACTIVATIONS, mish, bend])

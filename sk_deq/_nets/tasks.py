@@ -6,7 +6,7 @@ import torch
 
 from .._array_api import class_weights, encode_labels
 from .._scaling import standard_deviations
-from .._solve.calibration import fit_temperature
+from .._solve.calibration import fit_temperature, learnable
 from .._state import storable
 from .._torch import on_cpu, to_tensor
 from .readout import solve_left_out, solve_logistic, solve_ridge
@@ -87,7 +87,9 @@ class Classification:
         The error is that of the rows when left out.
         """
         weights, bias, left_out, error = solve_left_out(Z, self.as_numbers(target), weight, keys)
-        factor = fit_temperature(*left_out)
+        predictions, targets, weight = left_out
+        known = learnable(targets, weight, torch.arange(len(weight)), at_once=False)
+        factor = fit_temperature(predictions, targets, weight * known)
         if self.n_outputs == 2:
             weights, bias = (torch.cat([-part, part]) / 2 for part in (weights, bias))
         return factor * weights, factor * bias, error

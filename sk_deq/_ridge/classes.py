@@ -87,8 +87,9 @@ class LearnsClasses(ClassifierMixin, Probabilities, BaseKernelRidge):
         self.classes_ = classes
         forget(self, "temperature_", "_out_of_sample")
         if classes.shape[0] > 1:
-            self.temperature_ = fit_temperature(*fitted.out_of_sample)
-            self._out_of_sample = class_scores(*fitted.out_of_sample, self.temperature_)
+            predictions, targets, weight, known = fitted.out_of_sample
+            self.temperature_ = fit_temperature(predictions, targets, weight * known)
+            self._out_of_sample = class_scores(predictions, targets, weight, self.temperature_)
 
     def _targets(self, y, weight, classes=None):
         """Classes; +1 and -1, one column for two classes; weights times those of the classes."""

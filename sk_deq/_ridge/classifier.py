@@ -176,7 +176,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
     searched on.
 
     Probabilities are calibrated: the one number of the softmax minimises the cross-entropy of the
-    decision values out of sample, with Platt's smoothing of the targets.
+    decision values out of sample, with Platt's smoothing of the targets. The only row of a class
+    has no part in it: a model fitted without it says nothing of that class.
 
     The search compares four kernels on at most 500 distinct rows, drawn by `random_state`: smooth
     and rough, of rows of any norms and on the sphere; then the encodings for the best of them. It
@@ -330,8 +331,8 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         threshold, the same for all rows. It is the one that lets the classes of the share
         `coverage` of the rows predicted out of sample pass (``ceil(coverage (n + 1))`` of n of
         them): rows that were left out one at a time or held out, those that probabilities are
-        calibrated on. Where coverage is less than the accuracy, sets may be empty: those are the
-        rows that the model is least sure of.
+        calibrated on, and the only row of a class. Where coverage is less than the accuracy, sets
+        may be empty: those are the rows that the model is least sure of.
 
         What is guaranteed: for held-out rows (``solver="nystroem"`` or ``"cg"``) and
         leave-one-out alike, nothing in general, as all rows are fitted in the end. Coverage is

@@ -12,6 +12,7 @@ from .._memory import require_memory, total_memory
 from .._progress import stage, tell
 from .._search.criterion import ALPHAS
 from .._search.search import Choice
+from .._solve.calibration import learnable
 from .._solve.cg import Tiles, bytes_of_tiles, solve_cg
 from .._solve.exact import Solution, solve_cholesky, solve_eigh
 from .._solve.nystroem import (
@@ -107,8 +108,8 @@ class FittedRidge:
         Of the columns as they came.
     search_results : dict or None
     out_of_sample : tuple of tensors, OutOfSample or None
-        Of rows that were left out of the fit: predictions, targets and weights for a classifier,
-        else residuals, where there are any.
+        Of rows that were left out of the fit: predictions, targets, weights, and whether the fit
+        knew their classes, for a classifier; else residuals, where there are any.
     """
 
     rows: FittedRows
@@ -168,7 +169,7 @@ def fit_ridge(X, y, w, config):
         first = first_held_out(distinct.keys) if settled.validate else None
         solution, fitted_rows = _solve_by_landmarks(rows, settled, first, solver, config)
     if config.classify:
-        out_of_sample = _out_of_sample(solution, rows, fitted_rows)
+        out_of_sample = _out_of_sample(solution, rows, fitted_rows, solver)
     else:
         out_of_sample = residuals_out_of_sample(
             solution, rows, fitted_rows, original, settled.scale
@@ -351,16 +352,17 @@ def _require_memory(n_numbers, n_rows, solver, config, remedy):
     require_memory(needed, f"solver={solver!r} with {n_rows} rows", remedy, config.device)
 
 
-def _out_of_sample(solution, rows, fitted):
-    """Predictions, targets and weights of rows that were left out.
+def _out_of_sample(solution, rows, fitted, solver):
+    """Predictions, targets and weights of rows that were left out; see `learnable` too.
 
     The model's own prediction stands in where a row cannot be left out, being the only one.
     """
     X, y, w, predictions = rows.X, rows.y, rows.w, solution.predictions
-    if solution.rows is not None:
-        index = solution.rows.to(y.device)
-        X, y, w = take(X, index), y[index], w[index]
+    index = torch.arange(len(w)) if solution.rows is None else solution.rows
+    index = index.to(y.device)
+    known = learnable(y, w, index, at_once=solver not in _MATRICES)
+    X, y, w = take(X, index), y[index], w[index]
     if predictions is None or not torch.isfinite(predictions).all():
         own = fitted.matrix(X) @ solution.dual_coef + solution.intercept
         predictions = own if predictions is None else predictions.where(predictions.isfinite(), own)
-    return predictions.to(y), y, w
+    return predictions.to(y), y, w, known

@@ -8,7 +8,7 @@ import torch
 
 from .._array_api import take
 from .._row_keys import smallest_keys
-from .._solve.calibration import class_probabilities
+from .._solve.calibration import class_probabilities, class_shares
 from .._solve.leave_one_out import eigh_path
 from .._state import storable
 from .kernel import FittedRows
@@ -157,10 +157,8 @@ def class_scores(decision, targets, weight, temperature):
     temperature : float
         What that gave.
     """
-    shares = (targets + 1) / 2
-    if shares.shape[1] == 1:
-        decision, shares = decision[:, 0], torch.hstack([1 - shares, shares])
+    decision = decision[:, 0] if decision.shape[1] == 1 else decision
     scores = 1 - class_probabilities(decision, temperature)
-    weights = weight[:, None] * shares
+    weights = weight[:, None] * class_shares(targets)
     present = weights > 0
     return OutOfSample(scores[present][:, None].cpu(), weights[present].cpu(), len(weight))

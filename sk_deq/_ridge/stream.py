@@ -127,5 +127,5 @@ def solved(stream, classify):
         _, X, y, w = stream.kept
         coef = features.dual_coef(beta).to(features.landmarks)
         predictions = (rows.matrix(X) @ coef).double() + constant
-        out_of_sample = predictions.to(y) + stream.center.to(y), y, w
+        out_of_sample = predictions.to(y) + stream.center.to(y), y, w, w > 0
     return FittedRidge.of(settled, rows, solution, "nystroem", out_of_sample)

@@ -7,6 +7,7 @@ import torch
 from .._torch import single_thread
 
 _SMALLEST = 1e-3  # a positive temperature factor keeps the order of the decision values
+_ROUNDING = 1e-9  # of the mean target of repeated rows
 
 
 def class_probabilities(decision, factor):
@@ -47,9 +48,8 @@ def fit_temperature(decision, targets, sample_weight):
     -------
     float
     """
-    shares = (targets + 1) / 2
-    if shares.shape[1] == 1:
-        decision, shares = decision[:, 0], torch.hstack([1 - shares, shares])
+    shares = class_shares(targets)
+    decision = decision[:, 0] if decision.shape[1] == 1 else decision
     scores = _per_class(decision)
     counts = sample_weight @ shares
     n_classes = len(counts)
@@ -70,6 +70,42 @@ def fit_temperature(decision, targets, sample_weight):
             break
         factor = following
     return min(max(following, _SMALLEST), 1e6)
+
+
+def class_shares(targets):
+    """The share of each class, (n, n_classes), for targets as in `fit_temperature`."""
+    shares = (targets + 1) / 2
+    return torch.hstack([1 - shares, shares]) if shares.shape[1] == 1 else shares
+
+
+def learnable(targets, weight, left_out, at_once):
+    """Which rows were left out of models that were fitted to others of their classes.
+
+    How a model predicts a class that it has never seen does not tell how sure its predictions are.
+    All rows, if there are no such.
+
+    Parameters
+    ----------
+    targets : tensor of shape (n, 1) for two classes, else (n, n_classes)
+        As for `fit_temperature`, of all rows.
+    weight : tensor of shape (n,)
+    left_out : tensor of shape (n_left_out,)
+        Which rows were left out.
+    at_once : bool
+        Whether all of these were left out of one model, or each of a model of all others.
+
+    Returns
+    -------
+    tensor of shape (n_left_out,), bool
+    """
+    has = targets > -1 + _ROUNDING
+    if targets.shape[1] == 1:
+        has = torch.hstack([targets < 1 - _ROUNDING, has])
+    has &= weight[:, None] > 0
+    of = has[left_out]
+    others = has.sum(0) - (of.sum(0) if at_once else of.long())
+    known = ((others > 0) | ~of).all(1)
+    return known if known.any() else torch.ones_like(known)
 
 
 def _per_class(decision):

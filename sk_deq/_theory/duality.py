@@ -8,7 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
+from .._warn import warn
 from .cache import kept
 from .chebyshev import (
     chebyshev_coefficients,
@@ -20,11 +22,12 @@ from .chebyshev import (
     shortened,
 )
 from .duals import SHORT, polar, polar_rules, sine_square
-from .expectations import hermite_coefficients
+from .expectations import gaussian_rule, hermite_coefficients, slope_square
 from .logistic import Mixture
 
 _N_SCALES = 36  # nodes that two octaves of scales need
 _MOST_TABLES = 9  # of two octaves of both scales
+_OSCILLATES = 1e-4  # errors of sums over callables that oscillate are 1e-3 and more, others below
 
 
 def dual_function(activation, s1, s2, n_correlations=1):
@@ -50,6 +53,8 @@ def dual_function(activation, s1, s2, n_correlations=1):
     # of a callable that may have a kink at 0 the coefficients are right, and tell whether it does
     at_zero = set(activation.kinks) == {0.0}
     smooth = not activation.kinks or (at_zero and activation.dual is None)
+    if at_zero and activation.dual is None:
+        _tell_of_oscillation(activation, float(s1.max()), float(s2.max()))
     angular = None
     if smooth and not (activation.homogeneous or activation.dual in SHORT):
         for n_terms in (64, 256) if activation.dual else (64, 256, 1024):
@@ -216,9 +221,8 @@ def _at_angles(activation, s1, s2, n_angles):
     \|w\| = s2 R sin(omega - a), where phi(u) phi(w) is smooth; the even parts of phi add, the odd
     ones add or cancel.
     """
-    (radial, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
-    radius = 12 * radial[:, None]
-    radial_weight = 12 * radial_weight[:, None] * radius * torch.exp(-radius * radius / 2)
+    (radius, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
+    radius = radius[:, None]
     alike, unlike = torch.zeros(2, 2, len(s1), len(s2), n_angles, dtype=torch.float64)
 
     def parts(s, a):
@@ -228,7 +232,7 @@ def _at_angles(activation, s1, s2, n_angles):
             yield up + down, up - down
 
     for i, omega in enumerate(((1 + chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
-        weight = (radial_weight * (omega * arc_weight) / (4 * math.pi)).ravel()
+        weight = (radial_weight[:, None] * (omega * arc_weight / 2)).ravel()
         first = list(parts(s1, omega * arc))
         second = parts(s2, omega * arc.flip(0))
         if s2 is s1:
@@ -253,10 +257,55 @@ def _pairwise(activation):
     return activation.dual or partial(polar, activation.with_slope)
 
 
+def _tell_of_oscillation(activation, s1, s2):
+    """Warn if quadrature does not resolve phi' at scales up to these.
+
+    No number of nodes would do at 1e6 for a slope that oscillates without end, such as cos(t).
+    """
+    error = _missed(activation, s1, s2)
+    if error > _OSCILLATES:
+        warn(
+            f"activation={activation.name!r} oscillates too fast for rows as large as these: "
+            f"kernels, NTKs above all, are right to about {error:.0e} only. Use smaller rows or a "
+            "smaller input_var.",
+            ConvergenceWarning,
+        )
+
+
+def _missed(activation, s1, s2):
+    """How far quadrature may be from E phi'(u) E phi'(w), for scales up to these."""
+    if max(s1, s2) <= 12:
+        return 0.0
+    return _unresolved(activation, *sorted(max(0, math.ceil(math.log2(s / 12))) for s in (s1, s2)))
+
+
+@kept(max_bytes=2**20)
+def _unresolved(activation, i, j):
+    """How far quadrature is from E phi'(u) E phi'(w) for scales 12 2^i and 12 2^j.
+
+    Of independent u and w, both positive or both negative, relative to the roots of E phi'^2:
+    E phi'(s xi) = E xi (phi(s xi) - phi(0)) / s needs no slope. The worst of some scales nearby,
+    for a sum that misses an oscillation may be right by chance.
+    """
+    near = torch.tensor([12.0, 11.0, 10.0, 9.0, 8.0], dtype=torch.float64)
+    s = torch.cat([2.0**i * near, 2.0**j * near])
+    xi, weight = gaussian_rule(activation.kinks, s)
+    origin = activation(torch.zeros(1, dtype=torch.float64))
+    slopes = weight * xi * (activation(s[:, None] * xi) - origin) / s[:, None]
+    errors, (s1, s2) = [], s.chunk(2)
+    for sign in (-1, 1):
+        D = polar(activation.with_slope, s1, s2, torch.zeros_like(s1), signs=[(sign, sign)])[1]
+        first, second = torch.where(sign * xi > 0, slopes, 0).sum(1).chunk(2)
+        errors.append(D - first * second)
+    first, second = slope_square(activation, s).chunk(2)
+    return float((torch.stack(errors).abs() / (first * second).sqrt().clamp_min(1e-300)).max())
+
+
 def _tabulated_polar(activation, s1, s2):
     """`_polar` from tables for two octaves of both scales each, None where it takes many."""
     (index1, parts1), (index2, parts2) = _octaves(s1), _octaves(s2)
-    if len(parts1) * len(parts2) > _MOST_TABLES:
+    ends = (_two_octaves(max(parts))[1] for parts in (parts1, parts2))
+    if len(parts1) * len(parts2) > _MOST_TABLES or _missed(activation, *ends) > _OSCILLATES:
         return None
     found = {(i, j): _polar_table(activation, min(i, j), max(i, j)) for i in parts1 for j in parts2}
     C = torch.zeros(2, len(s1), len(s2), max(table.shape[3] for table in found.values()))

@@ -127,10 +127,19 @@ def slope_square(activation, scale):
 
 def hermite_coefficients(activation, scale, n_terms):
     r"""Return a_k = E[phi(scale * xi) h_k(xi)] for k < n_terms, of shape (n_scales, n_terms)."""
+    if not _is_shared(activation.kinks):
+        return _own_coefficients(activation, tuple(scale.tolist()), n_terms)
     xi, weight = gaussian_rule(activation.kinks, scale)
     weighted = weight * activation(scale[:, None] * xi)
-    if _is_shared(activation.kinks):
-        return weighted @ _shared_polynomials(_octaves(scale), n_terms).T
+    return weighted @ _shared_polynomials(_octaves(scale), n_terms).T
+
+
+@kept
+def _own_coefficients(activation, scale, n_terms):
+    """Those of an activation with kinks beside 0: every scale has nodes of its own."""
+    scale = torch.tensor(scale, dtype=torch.float64)
+    xi, weight = gaussian_rule(activation.kinks, scale)
+    weighted = weight * activation(scale[:, None] * xi)
     terms = [(weighted * h).sum(1, keepdim=True) for h in _each_polynomial(xi, n_terms)]
     return torch.cat(terms, dim=1)
 
