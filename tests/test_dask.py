@@ -9,11 +9,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 import sk_deq
 from sk_deq._row_keys import row_keys
+from sk_deq._solve.nystroem import first_held_out, is_held_out
 from sk_deq._torch import make_generator
 from sk_deq.dask import DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
 
@@ -94,6 +96,20 @@ def many_rows(n=9000):
     y = np.sin(X[:, 0]) + X[:, 1] ** 2 + 0.1 * random.normal(size=n)
     labels = np.array(["low", "middle", "high"])[np.digitize(y, [0.3, 6])]
     return X, y, labels, random.randint(0, 3, n).astype(float)
+
+
+def test_the_only_row_of_a_class_does_not_calibrate_either():
+    X, _, labels, _ = many_rows(600)
+    seed = np.random.RandomState(3).randint(np.iinfo(np.int32).max)
+    keys = row_keys(X, make_generator(seed))
+    out = is_held_out(keys, torch.ones(600, dtype=torch.bool), first_held_out(keys)).numpy()
+    _, first, counts = np.unique(keys.numpy(), return_index=True, return_counts=True)
+    labels[next(i for i, n in zip(first, counts, strict=True) if out[i] and n == 1)] = "only"
+    given = {**FIXED, "n_components": 60, "random_state": 3, "class_weight": {"only": 300.0}}
+    local = sk_deq.DEQKernelRidgeClassifier(**given, solver="nystroem").fit(X, labels)
+    model = DEQKernelRidgeClassifier(**given).fit(cut(X, (200, 400)), cut(labels, (200, 400)))
+    assert model.temperature_ == pytest.approx(local.temperature_, rel=1e-8)
+    assert model.temperature_ > 0.5
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 
 from .._array_api import take
 from .._row_keys import another_order, smallest_rows
+from .._solve.calibration import class_shares, known_rows
 from .._solve.nystroem import (
     MOST_PREDICTED,
     Features,
@@ -117,6 +118,13 @@ def part_of(stream, X, y, w, classify):
     return Part(sums, kept)
 
 
+def _known(stream, y):
+    """Which rows with targets y are of classes that rows which are not held out have; or all."""
+    rest = stream.sums[0]
+    mean = (rest.targets / rest.weight).to(y) + stream.center.to(y)
+    return known_rows(class_shares(y), class_shares(mean[None])[0])
+
+
 def solved(stream, classify):
     """The FittedRidge of all rows so far."""
     settled, rows = stream.settled, stream.landmarks
@@ -127,5 +135,5 @@ def solved(stream, classify):
         _, X, y, w = stream.kept
         coef = features.dual_coef(beta).to(features.landmarks)
         predictions = (rows.matrix(X) @ coef).double() + constant
-        out_of_sample = predictions.to(y) + stream.center.to(y), y, w, w > 0
+        out_of_sample = predictions.to(y) + stream.center.to(y), y, w, _known(stream, y)
     return FittedRidge.of(settled, rows, solution, "nystroem", out_of_sample)

@@ -98,13 +98,15 @@ def learnable(targets, weight, left_out, at_once):
     -------
     tensor of shape (n_left_out,), bool
     """
-    has = targets > -1 + _ROUNDING
-    if targets.shape[1] == 1:
-        has = torch.hstack([targets < 1 - _ROUNDING, has])
-    has &= weight[:, None] > 0
-    of = has[left_out]
-    others = has.sum(0) - (of.sum(0) if at_once else of.long())
-    known = ((others > 0) | ~of).all(1)
+    shares = class_shares(targets).where(weight[:, None] > 0, 0)
+    has, of = shares > _ROUNDING, shares[left_out]
+    others = has.sum(0) - (has[left_out].sum(0) if at_once else has[left_out].long())
+    return known_rows(of, others)
+
+
+def known_rows(shares, others):
+    """Which rows with shares (n, n_classes) are of classes that others have some of; or all."""
+    known = ((others > _ROUNDING) | (shares <= _ROUNDING)).all(1)
     return known if known.any() else torch.ones_like(known)
 
 
