@@ -26,7 +26,7 @@ from .nystroem import tile_rows
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 _FEW = 16  # columns that are multiplied by one thread
 _ROUGHLY = 0.01  # residual at which penalties are compared,
-_STEPS = 60  # that are this far after so many steps
+_STEPS = 30  # that are this far after so many steps
 
 
 def times(A, V):
