@@ -283,17 +283,20 @@ def test_unstable_candidates_are_left_out_and_an_error_tells_if_none_is_left():
         DEQKernelRidge(recurrent_var=5.0, input_var=1.0, activation="relu", kernel="ck").fit(X, y)
 
 
-@pytest.mark.parametrize("solver", ["cholesky", "cg"])
-def test_solvers_of_one_alpha_get_one(solver):
+def test_cholesky_takes_the_penalty_of_the_search_and_cg_compares_it_with_larger_ones():
     X, y = _diabetes(60)
-    model = DEQKernelRidge(solver=solver).fit(X, y)
+    model = DEQKernelRidge(solver="cholesky").fit(X, y)
     best = model.search_results_["criterion"].argmin()
-    assert model.alpha_ == pytest.approx(model.search_results_["alpha"][best], rel=1e-6)
+    found = model.search_results_["alpha"][best]
+    assert model.alpha_ == pytest.approx(found, rel=1e-6)
     alphas = [
-        DEQKernelRidge(solver=name, hyperparameters=None, tol=1e-8).fit(X, y).alpha_
-        for name in (solver, "eigh")
+        DEQKernelRidge(solver=name, hyperparameters=None).fit(X, y).alpha_
+        for name in ("cholesky", "eigh")
     ]
     assert alphas[0] == pytest.approx(alphas[1], rel=1e-6)
+    model.set_params(solver="cg").fit(X, y)
+    np.testing.assert_allclose(model.alphas_, found * 10 ** np.arange(0, 2.1, 0.5), rtol=1e-6)
+    assert model.alpha_ == model.alphas_[model.validation_errors_.argmin()]
 
 
 def test_high_dimensional_method_keeps_the_parameters_of_its_theory():

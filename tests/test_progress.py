@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
@@ -108,6 +109,7 @@ def test_bar_on_a_terminal(monkeypatch):
 def test_lines_of_two_processes_do_not_mix(capfd):
     X, y = IRIS
     model = trained("DEQClassifier", verbose=2, max_epochs=3)
+    get_reusable_executor().shutdown()  # older workers would print where others look
     GridSearchCV(model, {"lr": [0.01, 0.02]}, cv=2, n_jobs=2, refit=False).fit(X, y)
     ends = Counter(stages(capfd.readouterr().out))
     assert ends["epoch"] == 4
