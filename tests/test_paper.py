@@ -171,7 +171,7 @@ def test_million_digits(tmp_path):
 
 
 def test_sequences(tmp_path):
-    pytest.importorskip("aeon")
+    pytest.importorskip("aeon", reason="the sets and their models are those of aeon")
     found = tables("sequences", tmp_path, "--parts", "a")
     rows = {row.pop("set"): row for row in numbers(found["sequences_sets"])}
     assert len(rows["mean"]) == 9 and min(rows["UnitTest"].values()) > 0.8

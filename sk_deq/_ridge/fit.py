@@ -34,7 +34,7 @@ from .rows import TrainingRows
 from .settle import RELATIVE, settle, settling_rows
 
 _MATRICES = {"eigh": 4, "cholesky": 3}  # n x n matrices alive at the peak
-_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000, "cg": 50_000}  # for "auto": of two classes
+_MOST_ROWS = {"eigh": 8_000, "cholesky": 16_000, "cg": 50_000}  # for "auto"
 _OPERATIONS = {"eigh": 10, "cholesky": 1 / 3}  # over n^3
 _ALL_LEFT_OUT = 1000  # rows of which all are left out of a Cholesky factorisation; of more
 _LEFT_OUT = 500  # so many are
@@ -160,12 +160,12 @@ def fit_ridge(X, y, w, config):
     rows = original  # "nystroem" leaves X where it is
     if solver != "nystroem":
         rows = distinct.in_units(settled.scale, settled.unit)
-    if solver == "cg":
-        _require_precision(min(settled.alphas), settled.kernel, rows, config, solver)
     if solver in _MATRICES:
         solution, fitted_rows = _solve_exactly(rows, settled, solver, config)
         _require_precision(solution.alpha, settled.kernel, rows, config, solver)
     else:
+        if solver == "cg":
+            _require_precision(min(settled.alphas), settled.kernel, rows, config, solver)
         first = first_held_out(distinct.keys) if settled.validate else None
         solution, fitted_rows = _solve_by_landmarks(rows, settled, first, solver, config)
     if config.classify:
@@ -230,8 +230,10 @@ def choose_solver(config, n_distinct, n_outputs=1):
         quick = n <= _MOST_ROWS[solver] or not config.device.startswith("cpu")
         if quick and needed <= total_memory(config.device) / 2:
             return SolverChoice(solver, f"exact, and {n} distinct rows are few enough")
-    n_columns = (len(RELATIVE["cg"]) if alphas is None else n_alphas) * (n_outputs + 1)
-    if n * (n_columns / 10) ** 0.5 <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
+    n_compared = len(RELATIVE["cg"])  # by "auto"; two columns each for one output
+    n_columns = (n_compared if alphas is None else n_alphas) * (n_outputs + 1)
+    as_one = n * (n_columns / (2 * n_compared)) ** 0.5  # rows that take as long
+    if as_one <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
         return SolverChoice("cg", f"{n} distinct rows, of which the kernel can be kept")
     return SolverChoice("nystroem", f"{n} distinct rows are too many for {exact[-1]!r}")
 

@@ -33,16 +33,18 @@ class OutOfSample:
         Number of distinct rows that were left out.
     row_of : tensor of shape (n_scores,), default=None
         Which of these a score is of, in the order of their keys.
-    first : tensor of shape (at most 1000,) or array of shape (.., n_features), default=None
-        The first of these in that order: which of the rows that were fitted, or, where it has two
-        dimensions, the rows.
+    index : tensor of shape (at most 1000,), default=None
+        Which of the rows that predictions compare with are the first in that order,
+    X : ndarray or tensor of shape (at most 1000, n_features), default=None
+        or, where they are not among those, the first themselves.
     """
 
     scores: torch.Tensor
     weights: torch.Tensor
     n_distinct: int
     row_of: torch.Tensor | None = None
-    first: object = None
+    index: torch.Tensor | None = None
+    X: object = None
 
     def quantile(self, coverage):
         """What a new row's scores (n_outputs,) stay below, with probability `coverage`.
@@ -78,7 +80,14 @@ def check_coverage(coverage):
 
 @dataclass(frozen=True)
 class LocalScale:
-    """How large residuals are at x: exp(k(x, rows) coef + constant), which no row had a part in."""
+    """How large residuals are at x: exp(k(x, rows) coef + constant).
+
+    Parameters
+    ----------
+    rows : FittedRows
+    coef : tensor of shape (n_rows, n_outputs)
+    constant : tensor of shape (n_outputs,)
+    """
 
     rows: FittedRows
     coef: torch.Tensor
@@ -89,15 +98,16 @@ def local_scale(out, fitted):
     """The LocalScale of an OutOfSample of residuals, and that of residuals in units of it.
 
     A kernel ridge of log |residual|, with the kernel and, out of sample, by closed-form
-    leave-one-out: so the units of a row do not depend on its own residual.
+    leave-one-out: so the units of a row do not depend on its own residual (Lei et al., JASA 113,
+    2018, arXiv 1604.04173, section 5.2).
 
     Parameters
     ----------
     out : OutOfSample
     fitted : FittedRows
-        What was fitted.
+        What predictions compare with.
     """
-    X = out.first if out.first.ndim == 2 else take(fitted.X, out.first)
+    X = take(fitted.X, out.index) if out.X is None else out.X
     rows, n = FittedRows(fitted.kernel, X), len(X)
     known = out.row_of < n
     scores, weights, row_of = out.scores[known], out.weights[known], out.row_of[known]
@@ -141,10 +151,9 @@ def residuals_out_of_sample(solution, rows, fitted, original, scale):
     place = place[left_out]
     residuals = (original.y[left_out] - predictions[at[place]]) * scale
     first = index[at[:_MOST_LOCAL]]
-    return OutOfSample(
-        residuals.abs().cpu(), original.w[left_out].cpu(), len(keys), place.cpu(),
-        first.cpu() if fitted.X is rows.X else take(rows.X, first),
-    )  # fmt: skip
+    local = {"index": first.cpu()} if fitted.X is rows.X else {"X": take(rows.X, first)}
+    weights = original.w[left_out].cpu()
+    return OutOfSample(residuals.abs().cpu(), weights, len(keys), place.cpu(), **local)
 
 
 def class_scores(decision, targets, weight, temperature):

@@ -301,8 +301,8 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         ValueError
             If coverage is not in (0, 1), or too large for the number of rows: n distinct rows out
             of sample reach n / (n + 1). Or if fit had none, which is so for a single `alpha` with
-            ``solver="cg"`` or ``"nystroem"``, unless it is given as a list, and for one distinct
-            row.
+            ``solver="cg"`` or ``"nystroem"``, unless it is given as a list, for one distinct row,
+            and for rows in chunks, by `partial_fit` or on dask.
 
         Notes
         -----
@@ -349,7 +349,8 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         if self._out_of_sample is None:
             raise ValueError(
                 f"fit has predicted no rows out of sample: solver={self.solver_!r} with one alpha "
-                "does not, unless alpha is given as a list of one, and one distinct row cannot."
+                "does not, unless alpha is given as a list of one; one distinct row cannot, and "
+                "neither partial_fit nor dask does."
             )
         if local:
             scale, out = local_scale(self._out_of_sample, self._fitted_rows)

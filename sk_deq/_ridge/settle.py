@@ -67,7 +67,13 @@ def settling_rows(rows, solver, n_components=0):
 
 
 def settle(rows, config, solver):
-    """The Settled of distinct TrainingRows and a RidgeConfig."""
+    """The Settled of distinct TrainingRows and a RidgeConfig.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or there is no stable fixed point.
+    """
     scale = torch.ones_like(rows.y[0]) if config.classify else _deviations(rows.y, rows.w)
     unit = 1.0 if config.alphas is not None else rows.mean_weight
     rows = rows.in_units(scale, unit)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .._progress import out_of_time, stage
-from .._row_keys import below, smallest_keys, smallest_rows
+from .._row_keys import below, smallest_rows
 from .._scaling import root_mean_square_norm
 from .._torch import single_thread
 from .candidates import BIASES, CANDIDATES, is_angular, resolve, stable
@@ -257,7 +257,6 @@ def _weighted(start, best, table, given, judged):
 
 def _some_rows(X, y, w, keys):
     """MAX_ROWS or more distinct rows, of the smallest keys: in their order, any part is random."""
-    smallest, _ = smallest_keys(keys[w > 0], MOST_ROWS)
+    smallest, X, y, w = smallest_rows(keys, X, y, w, MOST_ROWS)
     n = max(MAX_ROWS, int((smallest < below(_SHARE)).sum()))
-    _, X, y, w = smallest_rows(keys, X, y, w, n)
-    return X.double(), y, w
+    return X[:n].double(), y[:n], w[:n]

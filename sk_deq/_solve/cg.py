@@ -30,7 +30,7 @@ _STEPS = 30  # that are this far after so many steps
 
 
 def times(A, V):
-    """A V for few columns V: few rows times a matrix, which the BLAS multiply several times faster.
+    """A V for A (m, n) and few columns V (n, k), as (V^T A^T)^T, which the BLAS do far faster.
 
     By one thread: memory is what it waits for.
     """
@@ -109,19 +109,18 @@ def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
     if held_out is not None and bool((w.where(~held_out, 0) > 0).any()):
         rest, rows = w.where(~held_out, 0), torch.nonzero(held_out)[:, 0]
         several = len(alphas) > 1
-        if several:
-            solutions, starts, rough = system.solve(rest, alphas, max(tol, _ROUGHLY), _STEPS)
-        else:
-            solutions, starts, rough = system.solve(rest, alphas, tol, max_iter)
-            _warn_of(rough, tol, max_iter)
+        bounds = (max(tol, _ROUGHLY), _STEPS) if several else (tol, max_iter)
+        solutions, starts, residuals = system.solve(rest, alphas, *bounds)
         coef = torch.cat([one.dual_coef for one in solutions], 1)
         found = tiles.product(coef)[rows].unflatten(1, (len(alphas), -1))
         found += torch.stack([one.intercept for one in solutions])
         errors = w[rows] @ (found - y[rows, None]).square().sum(2) / w[rows].sum()
         if several:
-            left_out = rough > max(tol, _ROUGHLY)
-            left_out[largest] = False
-            errors = errors.where(~left_out, torch.inf)
+            solved = residuals <= bounds[0]
+            solved[largest] = True
+            errors = errors.where(solved, torch.inf)
+        else:
+            _warn_of(residuals, *bounds)
         best = best_candidate(errors)
         alpha, start, predictions = alphas[best], starts[:, best : best + 1], found[:, best]
     (solution,), _, residual = system.solve(w, [alpha], tol, max_iter, start)
@@ -140,7 +139,15 @@ def _warn_of(residual, tol, max_iter):
 
 
 class System:
-    """The equations of rows with targets y (n, k), to be solved for some weights and penalties."""
+    """A z = S [y - mean, 1] of rows with targets y (n, k), for some weights and penalties.
+
+    Parameters
+    ----------
+    tiles : Tiles
+    features : Features
+        Of the landmarks of the preconditioner.
+    y : tensor of shape (n, k)
+    """
 
     def __init__(self, tiles, features, y):
         self.tiles, self.y = tiles, y
@@ -150,32 +157,32 @@ class System:
     def solve(self, w, alphas, tol, max_iter, start=None):
         """A Solution for each alpha; z (n, n_alphas, k + 1), to start from again; residuals.
 
-        Of z, which is for [y, 1], the largest relative residual (n_alphas,).
+        For weights w (n,); residuals are the largest relative ones of each alpha, (n_alphas,).
+
+        Raises
+        ------
+        ValueError
+            If an alpha is lost in the rounding of the preconditioner.
         """
         s, shape = w.sqrt(), (len(w), len(alphas), self.y.shape[1] + 1)
         mean = w @ self.y / w.sum()
         b = torch.cat([s[:, None] * (self.y - mean), s[:, None]], 1)
-        alpha = (
-            torch.tensor(alphas, dtype=torch.float64).repeat_interleave(shape[2]).to(w)
-        )  # of every column
+        of_column = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(shape[2]).to(w)
 
         def product(V, columns):
-            return s[:, None] * self.tiles.product(s[:, None] * V) + alpha[columns] * V
+            return s[:, None] * self.tiles.product(s[:, None] * V) + of_column[columns] * V
 
         b = b[:, None].expand(shape).flatten(1)
         start = None if start is None else start.flatten(1)
-        precondition = self._preconditioner(s, alpha)
+        precondition = self._preconditioner(s, of_column)
         z, n_iter, residual = _conjugate_gradients(product, precondition, b, start, tol, max_iter)
         z = z.unflatten(1, shape[1:])
         r, intercepts, _ = project(z, torch.ones(shape[:2]).to(s), s)
-        return (
-            [
-                Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
-                for i, a in enumerate(alphas)
-            ],
-            z,
-            residual.unflatten(0, shape[1:]).amax(1),
-        )
+        solutions = [
+            Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
+            for i, a in enumerate(alphas)
+        ]
+        return solutions, z, residual.unflatten(0, shape[1:]).amax(1)
 
     def _preconditioner(self, s, alpha):
         """The inverse of U U^T + alpha I, as a function of columns with an alpha (k,) each."""

@@ -66,7 +66,8 @@ class DEQKernelRidge(LazyRidge, LocalDEQKernelRidge):
 
     As `sk_deq.DEQKernelRidge` with ``solver="nystroem"``, parameters and attributes included, and
     with the same result, however the rows are cut into chunks: rows with the smallest hashes choose
-    the kernel and are the landmarks, and the rest is sums over rows.
+    the kernel and are the landmarks, and the rest is sums over rows. Residuals of held-out rows are
+    not kept, so that `predict_interval` raises.
 
     Examples
     --------
