@@ -183,6 +183,14 @@ def test_any_number_of_components_and_either_dtype(n_components, dtype):
     assert Z.shape == (30, n_components) and Z.dtype == dtype and np.isfinite(Z).all()
 
 
+def test_features_do_not_jump_where_rounding_moves_the_extreme_norms():
+    X = np.array([[0.12573022], [-0.13210486]])
+    matcher = KernelMatcher(6, random_state=0).fit(X)
+    Z = matcher.transform(X)
+    for rounded in (X.astype(np.float32), X * (1 + 1e-12), X * (1 - 1e-12)):
+        assert_allclose(matcher.transform(rounded), Z, rtol=0, atol=1e-6)
+
+
 def test_float32_features_agree_with_float64():
     X = _rows(30, 5)
     Z = [

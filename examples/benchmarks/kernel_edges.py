@@ -7,6 +7,10 @@ to 10 rows (``--rows``) of norms 1e-6 to 1e6 (``--norms``), and prints for every
 worst error of a few entries of each call, relative to sqrt(K_ii K_jj), and the slowest first call,
 in seconds of the processor.
 ``--show`` prints the calls that are off by more than 1e-9 or take longer than a second.
+
+    python examples/benchmarks/kernel_edges.py --callables --calls 60 --rows 60 400 --norms 0.25 4
+
+draws from functions of torch that the package knows nothing about.
 """
 
 import argparse
@@ -17,6 +21,7 @@ from pathlib import Path
 
 import mpmath
 import numpy as np
+import torch
 from scipy.optimize import brentq
 
 from sk_deq.kernels import deq_kernel
@@ -29,6 +34,15 @@ from test_homogeneous import truth as piecewise_linear
 NAMES = ["relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh", "elu", "gelu",
          "silu", "softplus", "identity"]  # fmt: skip
 KERNELS = ["ck", "ntk", "ntk_full"]
+_F = torch.nn.functional
+CALLABLES = {  # and where they have kinks
+    "mish": (_F.mish, ()), "softsign": (_F.softsign, ()), "hardswish": (_F.hardswish, (-3, 3)),
+    "hardsigmoid": (lambda t: (t / 6 + 0.5).clamp(0, 1), (-3, 3)), "selu": (_F.selu, ()),
+    "celu": (_F.celu, ()), "logsigmoid": (_F.logsigmoid, ()), "tanhshrink": (_F.tanhshrink, ()),
+    "softshrink": (_F.softshrink, (-0.5, 0.5)), "relu6": (_F.relu6, (0, 6)),
+    "rational": (lambda t: t / (1 + t * t), ()), "bump": (lambda t: torch.exp(-t * t), ()),
+    "cosine": (torch.cos, ()),
+}  # fmt: skip
 
 
 def _log_cosh(t):
@@ -43,6 +57,16 @@ RISES = {
     "softplus": (lambda t: t / 2 + _log_cosh(t / 2), np.log(2)),
     "elu": (lambda t: np.where(t > 0, t, np.expm1(np.minimum(t, 0))), 0.0),
 }
+
+
+def _of_callable(function, kinks):
+    """Function and slope of arrays."""
+
+    def slope(t):
+        t = torch.tensor(t, requires_grad=True)
+        return torch.autograd.grad(function(t).sum(), t)[0].numpy()
+
+    return lambda t: function(torch.as_tensor(t)).numpy(), slope, kinks
 
 
 def _rule(centres, n_nodes):
@@ -89,7 +113,7 @@ class Truth:
     """A DEQ's kernels by bracketing, for phi - phi(0) and the constant less phi(0)."""
 
     def __init__(self, name, s_a, s_b, s_c, center, tau0):
-        phi, self.slope, self.kinks = ACTIVATIONS[name]
+        phi, self.slope, self.kinks = ACTIVATIONS.get(name) or _of_callable(*CALLABLES[name])
         self.phi, origin = RISES.get(name, (phi, 0.0))
         self.s_a, self.s_b, self.s_c = s_a, s_b, s_c
         self.constant = -origin
@@ -179,13 +203,13 @@ class TruthOfSin(Truth):
         return -np.sign(r) * near * np.expm1(-2 * c) / 2, near * (1 + np.exp(-2 * c)) / 2
 
 
-def draw(rng, activation=None, n_rows=(2, 10), norms=(1e-6, 1e6)):
+def draw(rng, names=NAMES, n_rows=(2, 10), norms=(1e-6, 1e6)):
     """A random call: rows and arguments; recurrent_var is as large as the rows allow, or less."""
     n, p = rng.integers(n_rows[0], n_rows[1] + 1), rng.integers(2, 6)
     X = rng.normal(size=(n, p))
     X *= np.exp(rng.uniform(*np.log(norms), n))[:, None] / np.linalg.norm(X, axis=1)[:, None]
     spec = {
-        "activation": activation or str(rng.choice(NAMES)), "kernel": str(rng.choice(KERNELS)),
+        "activation": str(rng.choice(names)), "kernel": str(rng.choice(KERNELS)),
         "input_var": float(np.exp(rng.uniform(np.log(0.1), np.log(3)))),
         "bias_var": float(rng.choice([0.0, rng.uniform(0, 1)])), "center": bool(rng.random() < 0.6),
     }  # fmt: skip
@@ -193,12 +217,20 @@ def draw(rng, activation=None, n_rows=(2, 10), norms=(1e-6, 1e6)):
     return X, {**spec, "recurrent_var": share * limit(X, spec)}
 
 
+def kernel(X, Y=None, *, activation, **spec):
+    """`deq_kernel`; a callable is a new one in every call."""
+    if activation in CALLABLES:
+        function = CALLABLES[activation][0]
+        return deq_kernel(X, Y, activation=lambda t: function(t), **spec)
+    return deq_kernel(X, Y, activation=activation, **spec)
+
+
 def limit(X, spec):
     """About the largest recurrent_var that all rows, and that of norm tau0, allow; 20 at most."""
     high = 20.0
     while True:
         try:
-            deq_kernel(X, X[:1], **spec, recurrent_var=high)
+            kernel(X, X[:1], **spec, recurrent_var=high)
             return high
         except ValueError as error:  # which names it, with six digits
             high = float(str(error).split("recurrent_var < ")[1].rstrip(".")) * (1 - 1e-5)
@@ -220,7 +252,7 @@ def check(X, spec, K, rng):
             with mpmath.workdps(50):
                 value = float(piecewise_linear(X[i], X[j], *(spec[name] for name in names)))
         else:
-            start = deq_kernel(X[[i, j]], **{**spec, "kernel": "ck"})[0, 1]
+            start = kernel(X[[i, j]], **{**spec, "kernel": "ck"})[0, 1]
             value = truth.kernels(norms[i], norms[j], cosine, start)[k]
         if value is not None:
             errors.append(abs(K[i, j] - value) / np.sqrt(ends[0] * ends[1]))
@@ -231,20 +263,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--activations", nargs="+", default=NAMES)
+    parser.add_argument("--activations", nargs="+", help="those of the calls to make")
+    parser.add_argument("--callables", action="store_true")
     parser.add_argument("--rows", type=int, nargs=2, default=(2, 10))
     parser.add_argument("--norms", type=float, nargs=2, default=(1e-6, 1e6))
     parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
-    found = defaultdict(list)
+    names, found = [*CALLABLES] if options.callables else NAMES, defaultdict(list)
     for call in range(options.calls):
         rng = np.random.default_rng([options.seed, call])
-        X, spec = draw(rng, None, options.rows, options.norms)
-        if spec["activation"] not in options.activations:
+        X, spec = draw(rng, names, options.rows, options.norms)
+        if options.activations and spec["activation"] not in options.activations:
             continue
         start = time.process_time()
         try:
-            K = deq_kernel(X, **spec)
+            K = kernel(X, **spec)
         except ValueError as error:
             print(f"call {call}: {error}", spec, flush=True)
             continue

@@ -40,7 +40,7 @@ def clenshaw(coefficients, x):
     x = x.to(terms)
     first, second, twice = x.new_zeros(shape), x.new_zeros(shape), 2 * x
     for term in terms[1:].flip(0):
-        torch.sub(term, second, out=second).addcmul_(twice, first)
+        second.neg_().add_(term).addcmul_(twice, first)  # not out=: dual numbers pass
         first, second = second, first
     return torch.addcmul(terms[0] - second, x, first)
 

@@ -25,7 +25,8 @@ from .duals import SHORT, polar, polar_rules, sine_square
 from .expectations import gaussian_rule, hermite_coefficients, slope_square
 from .logistic import Mixture
 
-_N_SCALES = 36  # nodes that two octaves of scales need
+_MOST_SCALES = 36  # nodes for two octaves of scales
+_FEW_PAIRS = 1000  # with their correlations: single quadratures take less time than a table
 _MOST_TABLES = 9  # of two octaves of both scales
 _OSCILLATES = 1e-4  # errors of sums over callables that oscillate are 1e-3 and more, others below
 
@@ -55,6 +56,7 @@ def dual_function(activation, s1, s2, n_correlations=1):
     smooth = not activation.kinks or (at_zero and activation.dual is None)
     if at_zero and activation.dual is None:
         _tell_of_oscillation(activation, float(s1.max()), float(s2.max()))
+    many = n_correlations > 100 or len(s1) * len(s2) * n_correlations > _FEW_PAIRS
     angular = None
     if smooth and not (activation.homogeneous or activation.dual in SHORT):
         for n_terms in (64, 256) if activation.dual else (64, 256, 1024):
@@ -67,6 +69,11 @@ def dual_function(activation, s1, s2, n_correlations=1):
             # it falls like exp(-c sqrt(n_terms))
             if angular is not None or not (left_out <= 1e-13).any():
                 break
+        tables = None
+        if activation.dual is None and at_zero and many and n_correlations <= 100:
+            tables = _tabulated_polar(activation, s1, s2)
+        if tables is not None:
+            return tables
         if (activation.dual or at_zero) and short.any() and n_correlations <= 100:
             i, j = torch.nonzero(~short, as_tuple=True)
             if angular is not None:
@@ -76,7 +83,6 @@ def dual_function(activation, s1, s2, n_correlations=1):
             return _mixed(_series(a1, a2, s1, s2), exact, i, j)
     if angular is not None:
         return _AngularSeries(angular)
-    many = n_correlations > 100 or len(s1) * len(s2) > 4 * (len(s1) + len(s2))
     if activation.dual is None and at_zero and many:
         return _tabulated_polar(activation, s1, s2) or _polar(activation, s1, s2)
     if activation.dual is not None and n_correlations > 100 and (at_zero or not activation.kinks):
@@ -203,9 +209,8 @@ def _polar(activation, s1, s2):
     many as the largest scales need.
     """
     for n_angles in (64, 128, 256):
-        probe = chebyshev_coefficients(
-            _at_angles(activation, s1.amax(0, True), s2.amax(0, True), n_angles)
-        )
+        ends = s1.amax(0, True), s2.amax(0, True)
+        probe = chebyshev_coefficients(_at_angles(activation, *ends, n_angles, True))
         enough = 8 + max(series_length(C, 1e-14) for C in probe)
         if enough <= n_angles:
             break
@@ -213,28 +218,32 @@ def _polar(activation, s1, s2):
     return _AngularSeries(chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles)))
 
 
-def _at_angles(activation, s1, s2, n_angles):
+def _at_angles(activation, s1, s2, n_angles, same_rule=False):
     r"""G and D at Chebyshev nodes of the angle, (2, n1, n2, n_angles).
+
+    By the same rule for all angles, whose error is smooth in the angle, or by fewer nodes for
+    narrow arcs.
 
     With r = sin(angle) the directions in which u and w have the same sign, or not, are arcs of
     width pi / 2 + angle, or - angle. On one of width omega \|u\| = s1 R sin(a) and
     \|w\| = s2 R sin(omega - a), where phi(u) phi(w) is smooth; the even parts of phi add, the odd
     ones add or cancel.
     """
-    (radius, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
-    radius = radius[:, None]
+    largest = max(float(s1.max()), float(s2.max()))
     alike, unlike = torch.zeros(2, 2, len(s1), len(s2), n_angles, dtype=torch.float64)
 
-    def parts(s, a):
+    def parts(s, radius, a):
         """Even and odd parts of phi, and then of phi', at s R sin(a): two of (n, n_nodes)."""
-        u = s[:, None] * (radius * torch.sin(a)).ravel()
+        u = s[:, None] * (radius[:, None] * torch.sin(a)).ravel()
         for up, down in zip(activation.with_slope(u), activation.with_slope(-u), strict=True):
             yield up + down, up - down
 
     for i, omega in enumerate(((1 + chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
+        width = math.pi if same_rule else omega
+        (radius, radial_weight), (arc, arc_weight) = polar_rules(largest, width)
         weight = (radial_weight[:, None] * (omega * arc_weight / 2)).ravel()
-        first = list(parts(s1, omega * arc))
-        second = parts(s2, omega * arc.flip(0))
+        first = list(parts(s1, radius, omega * arc))
+        second = parts(s2, radius, omega * arc.flip(0))
         if s2 is s1:
             second = [
                 [x.unflatten(1, (len(radius), -1)).flip(2).flatten(1) for x in pair]
@@ -308,13 +317,15 @@ def _tabulated_polar(activation, s1, s2):
     if len(parts1) * len(parts2) > _MOST_TABLES or _missed(activation, *ends) > _OSCILLATES:
         return None
     found = {(i, j): _polar_table(activation, min(i, j), max(i, j)) for i in parts1 for j in parts2}
+    if any(table is None for table in found.values()):
+        return None
     C = torch.zeros(2, len(s1), len(s2), max(table.shape[3] for table in found.values()))
     C = C.double()
     for (i, j), table in found.items():
         rows, columns = torch.nonzero(index1 == i)[:, 0], torch.nonzero(index2 == j)[:, 0]
-        first = scale_basis(_two_octaves(i), s1[rows], _N_SCALES)
-        second = scale_basis(_two_octaves(j), s2[columns], _N_SCALES)
         table = table if i <= j else table.transpose(1, 2)
+        first = scale_basis(_two_octaves(i), s1[rows], table.shape[1])
+        second = scale_basis(_two_octaves(j), s2[columns], table.shape[2])
         here = torch.einsum("ia,kabt,jb->kijt", first, table, second)
         C[:, rows[:, None], columns, : table.shape[3]] = here
     return _AngularSeries(C)
@@ -332,7 +343,18 @@ def _two_octaves(index):
 
 @kept
 def _polar_table(activation, i, j):
-    """Chebyshev coefficients in both scales and the angle, (2, _N_SCALES, _N_SCALES, n_terms)."""
-    nodes1, nodes2 = (scale_nodes(_two_octaves(k), _N_SCALES) for k in (i, j))
-    C = _polar(activation, nodes1, nodes1 if i == j else nodes2).coefficients
+    """Chebyshev coefficients in both scales and the angle, (2, n_1, n_2, n_terms), or None.
+
+    As many as the largest scale of the other side needs, None if that is more than _MOST_SCALES.
+    """
+    ranges = [_two_octaves(k) for k in ((i,) if i == j else (i, j))]
+    nodes = []
+    for this, other in zip(ranges, ranges[::-1], strict=True):
+        line = scale_nodes(this, _MOST_SCALES), scale_nodes(other, _MOST_SCALES)[:1]
+        probe = chebyshev_coefficients(_at_angles(activation, *line, 8, True)[:, :, 0], 1)
+        n_scales = 4 + max(series_length(C.T, 1e-14) for C in probe)
+        if n_scales > _MOST_SCALES:
+            return None
+        nodes.append(scale_nodes(this, n_scales))
+    C = _polar(activation, nodes[0], nodes[-1]).coefficients
     return chebyshev_coefficients(chebyshev_coefficients(C, 1), 2)

@@ -196,17 +196,19 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
     return torch.cat(out, 1).unflatten(1, shape)
 
 
-def polar_rules(largest):
+def polar_rules(largest, omega=math.pi):
     """Rules for the radius, of density R exp(-R^2 / 2) / (2 pi), and for an arc, on [0, 1].
 
     For scales up to `largest`: up to 12 right to rounding if phi is as smooth as mish, to 2e-9 if
-    as softsign; beyond, where layers are thin, to 1e-10 in G and about 1e-9 in D. The arc's is
-    symmetric.
+    as softsign; beyond, where layers are thin, to 1e-11 in G and 1e-10 in D. The arc's is
+    symmetric, and has fewer nodes for arcs of width `omega`: a rule of n nodes is n^-2 fine at its
+    ends, where phi may bend.
     """
     for bound, (n_radii, n_angles) in _POLAR.items():
         if largest <= bound:
+            n_angles = max(8, math.ceil(n_angles * math.sqrt(omega / math.pi)))
             return _radial(*legendre(n_radii)), legendre(n_angles)
-    rule = _double_exponential(64, 2.8)
+    rule = _double_exponential(96, 3.0)
     return _radial(*rule), rule
 
 

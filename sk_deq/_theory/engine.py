@@ -27,7 +27,7 @@ _FEW, _FEW_OF_MANY = 1024, {True: 2048, False: 256}  # of a block whose table is
 _N_NORMS = 32  # at which it is checked that there is a kernel
 _PRECISION = 1e-10  # of tables, relative to the root of both rows' diagonal entries
 # where it is checked: shares of a range of norms on the logarithmic scale, cosines
-_BETWEEN = torch.tensor([0.003, 0.13, 0.37, 0.61, 0.87, 0.997], dtype=torch.float64)
+_BETWEEN = torch.tensor([[0.003, 0.37, 0.87], [0.37, 0.13, 0.997]], dtype=torch.float64)
 _COSINES = torch.tensor([-0.97, -0.51, 0.03, 0.32, 0.61, 0.78, 0.93, 0.99, 0.9993]).double()
 _NEAR = 0.8  # cosines up to which a kernel with kinks elsewhere than at 0 is tabulated
 
@@ -327,7 +327,10 @@ def _table(pair, range1, range2):
 
 def _is_right(pair, table, range1, range2, largest):
     """Whether a Table is right to _PRECISION for norms and cosines between its nodes."""
-    norms = [low * (high / low if low else 1) ** _BETWEEN for low, high in (range1, range2)]
+    norms = [
+        low * (high / low if low else 1) ** between
+        for (low, high), between in zip((range1, range2), _BETWEEN, strict=True)
+    ]
     rows1, rows2 = (pair.rows(n) for n in norms)
     r = _COSINES[_COSINES.abs() < largest]
     exact = pair.pairs(rows1, rows2, r[None, None])

@@ -126,8 +126,7 @@ class GatedNetwork:
         if low == high and self.pair.homogeneous:
             yield self._span(0), torch.arange(len(norms), device=norms.device)
             return
-        slack = _SAME_NORM if low == high else 0.0
-        outside = (norms < low * (1 - slack)) | (norms > high * (1 + slack))
+        outside = (norms < low * (1 - _SAME_NORM)) | (norms > high * (1 + _SAME_NORM))
         octave = torch.log2(norms.clamp_min(FLOOR)).div(OCTAVES, rounding_mode="floor").long()
         index = torch.where(outside, octave + _OFFSET, 0)  # of a range; 0 is that of fit
         for k in index.unique().tolist():
@@ -157,8 +156,7 @@ class GatedNetwork:
         First that of fit; then those of ranges of octaves, which serve norms outside it.
         """
         low, high = self.norm_range
-        slack = _SAME_NORM if low == high else 0.0
-        found = [(low * (1 - slack), high * (1 + slack), self._span(0))]
+        found = [(low * (1 - _SAME_NORM), high * (1 + _SAME_NORM), self._span(0))]
         if self.pair.homogeneous:
             return found
         first, last = (math.floor(math.log2(n) / OCTAVES) for n in (low / factor, high * factor))
