@@ -135,3 +135,14 @@ def test_opposite_rows_of_a_clipped_activation():
     K = deq_kernel([[1.0], [-0.01]], **spec)
     near = deq_kernel([[1.0, 0.0], [-0.01, 1e-9]], **spec)
     np.testing.assert_allclose(K, near, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs"])
+@pytest.mark.parametrize("recurrent_var", [0.0, 1e-13])
+def test_opposite_rows_without_recurrence(name, recurrent_var):
+    """Their correlation is -1, where the slope's angle has an infinite derivative."""
+    X = np.array([[1.0], [-1], [10], [-10]])
+    spec = {"activation": name, "recurrent_var": recurrent_var, "input_var": 2.0, "center": True}
+    K = deq_kernel(X, kernel="ntk_full", **spec)
+    scale = np.sqrt(np.diag(K))
+    assert np.linalg.eigvalsh(K / scale / scale[:, None])[0] > -1e-12

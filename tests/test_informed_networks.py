@@ -238,6 +238,8 @@ def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch)
     model = EquivalentExplicitClassifier(32, random_state=0).fit(X, y)
     assert lessons == [len(X)] and model.n_iter_ == 3
     assert [epoch["epoch"] for epoch in model.history_] == [1, 2, 3]
+    model.set_params(train="readout").fit(X, y)  # has nothing to decide
+    assert len(lessons) == 1
 
 
 def test_held_out_rows_are_a_fifth_of_every_class_and_copies_stay_together():

@@ -117,7 +117,7 @@ class BaseNetwork(DEQEstimator):
             if lesson.begins_solved and not again:
                 keys = keys_of(X)
                 lesson.begin_readout(module, *data, keys)
-                if not (valid or partial or self.callbacks):
+                if not (self._solves_readout or valid or partial or self.callbacks):
                     last = self._last(lesson, data, keys, batch_size, max_epochs, generator)
             if self._solves_readout or last == 0:
                 fitted = self._fit_readout(lesson, *data, begin)

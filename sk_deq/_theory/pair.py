@@ -26,6 +26,7 @@ from .homogeneous import solve_pair
 from .spec import DEQSpec
 
 _MAX_TERMS = 1024  # of the series for complex cosines
+_NO_RECURRENCE = 1e-6  # up to which opposite rows may be so to rounding, not equal ones only
 _NODES = 32  # norms at most whose `rows` are kept: tables ask for the same ones again and again
 
 
@@ -161,7 +162,7 @@ class DEQPairKernel(PairKernel):
         spec, (n1, s1, mean1, square1), (n2, s2, mean2, square2) = self.spec, first, second
         s_a, s_b, s_c = spec.recurrent_var, spec.input_var, spec.bias_var
         sine = (1 - r) * (1 + r) if sine is None else sine
-        if spec.activation.homogeneous and not r.is_complex():
+        if spec.activation.homogeneous and s_a > _NO_RECURRENCE and not r.is_complex():
             return solve_pair(spec, first, second, r, sine)
         base = s_b * (n1 * n2 * r) + s_c
         shift = centring_shift(spec.offset, mean1, mean2)
