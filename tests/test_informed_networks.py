@@ -91,7 +91,7 @@ def test_what_is_found_stands_in_attributes_and_what_is_given_stays(network):
     assert model.encoding_ in ("quantile", "bins", None) and model.feature_weights_.shape == (
         X.shape[1],
     )
-    assert set(results["kernel"]) == ({"ck"} if "DEQ" in network.__name__ else {"ck", "ntk"})
+    assert set(results["kernel"]) == {"ck"}
     fixed = {"activation": "tanh", "recurrent_var": 0.3, "bias_var": 0.2, "encoding": "bins"}
     model = clone(model).set_params(**fixed).fit(X, y)
     assert fixed == {name: getattr(model, f"{name}_") for name in fixed}

@@ -1,4 +1,5 @@
 import copy
+import gc
 import math
 import pickle
 import shutil
@@ -250,6 +251,7 @@ def peak_bytes(work, device):
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
+    gc.collect()  # what others left is not to be freed meanwhile
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU],
                                 profile_memory=True) as profile:  # fmt: skip
         work()

@@ -49,6 +49,7 @@ def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
 def test_one_loss_curve_where_the_tolerance_is_that_of_prediction(monkeypatch):
     """Where to start does not matter to what is found."""
     monkeypatch.setattr(starts, "TRAINING_TOL", 1e-9)
+    monkeypatch.setattr(starts, "GRADIENT_TOL", 1e-9)
     model = DEQClassifier(
         hyperparameters=None, width=16, tol=1e-9, max_epochs=20, batch_size=50, random_state=0
     )

@@ -26,7 +26,7 @@ from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .lesson import Lesson, best_network, keys_of, scaled_rows, set_readout
+from .lesson import Lesson, keys_of, scaled_rows, set_readout
 from .pays import epochs_that_pay
 from .resumable import require_resumable
 from .starts import TRAINING_TOL
@@ -98,10 +98,11 @@ class BaseNetwork(DEQEstimator):
         else:
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
-            choices = self._choose(X, target, weight, task, distillation, random_state, searched)
+            choice = self._choose(X, target, weight, task, distillation, random_state, searched)
             known_rows = None if distillation is None else distillation.preparation
-            new = bind(self._new_network, X, weight, task, like, exact, generator, known_rows)
-            module, scaler, fitted = best_network(map(new, choices), X, target, weight, task)
+            module, scaler, fitted = self._new_network(
+                X, weight, task, like, exact, generator, known_rows, choice
+            )
         if distillation is not None:
             distillation.check(task, self.n_features_in_)
             distillation.begin(module, again)
@@ -219,9 +220,9 @@ class BaseNetwork(DEQEstimator):
         return {k: v for k, v in names.items() if not isinstance(v, str) or v != "auto"}
 
     def _choose(self, X, target, weight, task, distillation, random_state, searched):
-        """Choices of what is "auto": the teacher's, searched, or the paper's."""
+        """The Choice of what is "auto": the teacher's, searched, or the paper's."""
         if distillation is not None:
-            return [distillation.choice(self._given())]
+            return distillation.choice(self._given())
         return choose(
             X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
             candidates=self._candidates if searched else None, classify=not self._numeric,
@@ -248,7 +249,7 @@ class BaseNetwork(DEQEstimator):
             fitted |= {"search_results_": choice.results, "encoding_": choice.encoding_name}
             fitted["feature_weights_"] = weights
         # skip_init: the layer's own initialisation would draw from torch's global generator
-        readout = skip_init(nn.Linear, self.width, task.n_outputs)
+        readout = skip_init(nn.Linear, features.width, task.n_outputs)
         for parameter in readout.parameters():
             nn.init.zeros_(parameter)
         module = nn.Sequential(OrderedDict(features=features, readout=readout))
@@ -284,7 +285,8 @@ class BaseNetwork(DEQEstimator):
             return 0
 
         def losses(module, data, valid):
-            net = self._new_net(lesson, module, batch_size, max_epochs)
+            patience = max(1, max_epochs // 2)  # epochs that bring nothing end the trial
+            net = self._new_net(lesson, module, batch_size, max_epochs, patience=patience)
             return [epoch["valid_loss"] for epoch in train(net, data, valid, generator)[0]]
 
         return epochs_that_pay(lesson, data, keys, losses)

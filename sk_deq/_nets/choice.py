@@ -11,7 +11,7 @@ NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
 
 
 def choose(X, target, w, given, *, candidates, classify, encoding, feature_weights, seed):
-    """Choices of DEQ parameters, encoding and feature weights for a network, the best first.
+    """The Choice of DEQ parameters, encoding and feature weights for a network.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
     seed : int
     """
     if candidates is None:
-        return [Choice(resolve(given, [HIGH_DIM])[0])]
+        return Choice(resolve(given, [HIGH_DIM])[0])
     keys = row_keys(X, make_generator(seed))
     w = (w / w.min()).float().double()  # a weight of two is the same as two rows, to the last bit
     first, target, w = merge_repeated_rows(X, target, w, keys)
@@ -40,4 +40,4 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
         X, target, w / w.mean(), keys, given, classify=classify, alphas=None,
         feature_weights=feature_weights, candidates=candidates,
         encodings=kinds_of(encoding),
-    )  # fmt: skip
+    )[0]  # fmt: skip

@@ -29,10 +29,11 @@ class SolverStatistics:
     def __call__(self, solved, stage):
         failed = (~solved.converged).sum()
         summary = torch.stack([solved.n_iter.double().sum(), failed.double()])
-        self._solves.append((summary, len(solved.n_iter), solved.residual.max()))
+        largest = solved.residual.max() if stage == "forward" else torch.zeros_like(summary[0])
+        self._solves.append((summary, len(solved.n_iter), largest))
 
     def summary(self):
-        """Mean iterations per row, largest residual and number of unconverged rows, as a dict."""
+        """Mean iterations per row, largest forward residual, unconverged rows, as a dict."""
         if not self._solves:
             return {}
         summaries, rows, residuals = zip(*self._solves, strict=True)

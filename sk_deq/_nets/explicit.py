@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._scaling import row_norms
-from .._search.candidates import CANDIDATES, OF_NETWORKS
+from .._search.candidates import OF_NETWORKS
 from .._theory.four_numbers import deq_numbers, require_high_dim
 from .._theory.gated import exact_match
 from .._theory.matching import solve_matching
@@ -20,11 +20,15 @@ from .distillation import Distillation, wrong_type
 from .exact import ExactNetwork
 from .modules import ExplicitNetwork
 
+_WIDTH, _WIDE = 512, 2048  # of width="auto": the latter for one exact layer from a search ...
+_WIDE_FROM = 2000  # that has more rows than these
+
 
 class ExplicitFeatures:
     """What makes a network an EquivalentExplicit estimator."""
 
     _parameter_constraints = {
+        "width": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "kernel": [StrOptions({"auto", "ck", "ntk"})],
         "matching": [StrOptions({"auto", "exact", "high_dim"})],
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -108,10 +112,7 @@ class ExplicitFeatures:
         """Whether the four numbers are to be matched, whatever the DEQ."""
         return self.matching == "high_dim" or self.n_layers not in ("auto", 1)
 
-    @property
-    def _candidates(self):
-        """Kernels to search: an exact match may have any."""
-        return OF_NETWORKS if self._by_numbers else CANDIDATES
+    _candidates = OF_NETWORKS
 
     def _given(self):
         """The parameters that are not "auto"; four numbers are those of centred networks."""
@@ -131,7 +132,7 @@ class ExplicitFeatures:
             center=parameters["center"], tau0=tau0,
         )  # fmt: skip
         rows = preparation.transform(X)
-        size, kernel = (rows.shape[1], self.width), parameters["kernel"]
+        kernel, width = parameters["kernel"], _WIDTH if self.width == "auto" else self.width
         options = {"bias_var": bias_var, "generator": generator, "dtype": torch.float32}
         if self.matching == "exact" or not (self._by_numbers or spec.center):
             if self._by_numbers:
@@ -141,15 +142,19 @@ class ExplicitFeatures:
                 )
             rows = nn.functional.pad(rows, (0, 1), value=bias_var**0.5)
             match = exact_match(spec, kernel, row_norms(rows).cpu())
-            features = ExactNetwork(*size, match, **options)
+            searched = self.teacher is None and self._searches(len(X))
+            if self.width == "auto" and searched and len(X) > _WIDE_FROM:
+                width = _WIDE
+            features = ExactNetwork(rows.shape[1] - 1, width, match, **options)
         else:
             setting = "center=False cannot be matched: matching='high_dim'"
             require_high_dim(spec.center, 0.0, kernel, setting, "matching='exact'")
             # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
             matched = "ck" if self._solves_readout or self._searches(len(X)) else kernel
             match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
-            features = ExplicitNetwork(*size, match.layers, tau0=scaler.tau0_ or 1.0, **options)
-        return features, {"match_": match, "kernel_": kernel}
+            tau0 = scaler.tau0_ or 1.0
+            features = ExplicitNetwork(rows.shape[1], width, match.layers, tau0=tau0, **options)
+        return features, {"match_": match, "kernel_": kernel, "width_": width}
 
     def _distillation(self, unlabeled):
         """The Distillation from the teacher, or None."""

@@ -18,8 +18,9 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
 
     Parameters
     ----------
-    width : int, default=512
-        Number of units m of every hidden layer.
+    width : int or "auto", default="auto"
+        Number of units m of every hidden layer. "auto" means 512, and 2,048 for the one layer of an
+        exact match where a search of 2,001 to 5,000 rows chose the kernel.
     activation : str or callable, default="auto"
         Activation of the DEQ that is matched: a registry name ("relu", "tanh", ..., as
         for :class:`DEQClassifier`) or an elementwise torch callable.
@@ -124,6 +125,8 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         exact one.
     kernel_ : {"ck", "ntk"}
         The kernel matched.
+    width_ : int
+        Units of every hidden layer.
     agreement_ : float
         With a teacher: share of the rows of X_val, or else of X, on which the two predict the same.
     module_ : torch.nn.Sequential
@@ -188,7 +191,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     }
 
     def __init__(
-        self, width=512, *,
+        self, width="auto", *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto", kernel="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",

@@ -202,8 +202,13 @@ def warn_unconverged(solved, *, stage, tol, max_iter):
         )
 
 
-def _solve_from(stage, f, x, cold, starts=None, **options):
-    """`solve` from `cold`, or where `starts` has the rows start, which it tells the solution."""
+def _solve_from(stage, f, x, cold, starts=None, gradient_tol=None, **options):
+    """`solve` from `cold`, or where `starts` has the rows start, which it tells the solution.
+
+    `gradient_tol`, if not None, is the tolerance of the stage "backward".
+    """
+    if stage == "backward" and gradient_tol is not None:
+        options["tol"] = gradient_tol
     if starts is None:
         return solve(f, x, cold, **options)
     solved = solve(f, x, starts.take(stage, cold), **options)
@@ -228,8 +233,9 @@ class ImplicitEquilibrium(torch.autograd.Function):
     depend on the number of iterations.
 
     ``apply(u, W, activation, mean, options, report)``: `options` are keywords of
-    ``solve``, and `starts` to begin elsewhere than at u and dL/da; `report(solved, stage)` is
-    called after the "forward" and the "backward" solve.
+    ``solve``, `starts` to begin elsewhere than at u and dL/da, and `gradient_tol` for the tolerance
+    of the backward solve; `report(solved, stage)` is called after the "forward" and the "backward"
+    solve.
     """
 
     @staticmethod
@@ -265,7 +271,8 @@ class ImplicitEquilibrium(torch.autograd.Function):
             pushed = torch.zeros_like(a) if du is None else du
             if dW is not None:
                 pushed = pushed + (ctx.activation(a) - ctx.mean) @ dW.mT
-            rest = ctx.activation, {**ctx.options, "starts": None}, ctx.report
+            exact = {**ctx.options, "starts": None, "gradient_tol": None}
+            rest = ctx.activation, exact, ctx.report
             return _LinearEquilibrium.apply(pushed, a, W, *rest, False)
 
     @staticmethod

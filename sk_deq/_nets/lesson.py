@@ -91,19 +91,3 @@ def scaled_rows(module, scaler, X):
 def keys_of(X):
     """Keys of rows, (n,): copies of a row have the same."""
     return row_keys(X, make_generator(0)).cpu()
-
-
-def best_network(networks, X, target, weight, task):
-    """Of networks for several kernels that with the least leave-one-out error of its readout.
-
-    So many random features may serve a smooth kernel better than a rough one.
-    """
-    first, *others = networks
-    if not others:
-        return first
-    keys, errors = keys_of(X), []
-    for module, preparation, _ in (first, *others):
-        lesson = Lesson(module, preparation, task, None, searched=True)
-        data = lesson.tensors(X, target, weight)
-        errors.append(lesson.begin_readout(module, *data, keys))
-    return (first, *others)[errors.index(min(errors))]

@@ -7,6 +7,7 @@ the error that a loose tolerance leaves is small beside the noise of a step.
 import torch
 
 TRAINING_TOL = 0.001  # relative, where the user's is not looser; at 0.01 small tables learn slower
+GRADIENT_TOL = 0.03  # of gradients, which vary more than that from batch to batch
 _BUDGET = 2**28  # bytes that may be kept, forward and backward together
 
 
@@ -56,7 +57,10 @@ def options_of_training(features, n_rows, max_epochs):
     """
     if not hasattr(features, "training_options"):
         return {}, ""
-    options, like = {"tol": max(features.tol, TRAINING_TOL)}, features.bias.detach()
+    options = {
+        "tol": max(features.tol, TRAINING_TOL), "gradient_tol": max(features.tol, GRADIENT_TOL)
+    }  # fmt: skip
+    like = features.bias.detach()
     size = 2 * n_rows * len(like) * like.element_size()
     if size > _BUDGET:
         return options, (
