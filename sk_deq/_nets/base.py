@@ -99,10 +99,9 @@ class BaseNetwork(DEQEstimator):
             task = task.scaled(target, weight)
             exact = X.dtype == torch.float64 and len(X) <= batch_size
             choice = self._choose(X, target, weight, task, distillation, random_state, searched)
-            known_rows = None if distillation is None else distillation.preparation
-            module, scaler, fitted = self._new_network(
-                X, weight, task, like, exact, generator, known_rows, choice
-            )
+            known = None if distillation is None else distillation.preparation
+            new = X, weight, task, like, exact, generator, known, choice
+            module, scaler, fitted = self._new_network(*new)
         if distillation is not None:
             distillation.check(task, self.n_features_in_)
             distillation.begin(module, again)
@@ -237,8 +236,8 @@ class BaseNetwork(DEQEstimator):
         """
         device = self._resolve_device(like)
         exact = exact and not device.startswith("mps")
-        auto = torch.float64 if exact else torch.float32
-        dtype = auto if self.dtype == "auto" else resolve_dtype(self.dtype)
+        auto = "float64" if exact else "float32"
+        dtype = resolve_dtype(auto if self.dtype == "auto" else self.dtype)
         if preparation is None:
             preparation = Preparation.of(choice)
             preparation.scaler.fit(preparation.weighted(X), weight)
