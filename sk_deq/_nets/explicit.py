@@ -21,7 +21,7 @@ from .exact import ExactNetwork
 from .modules import ExplicitNetwork
 
 _WIDTH, _WIDE = 512, 2048  # of width="auto": the latter for one exact layer from a search ...
-_WIDE_FROM = 2000  # that has more rows than these
+_WIDE_FROM = {"regression": 500, "classification": 2000}  # that has more rows than these
 
 
 class ExplicitFeatures:
@@ -143,7 +143,8 @@ class ExplicitFeatures:
             rows = nn.functional.pad(rows, (0, 1), value=bias_var**0.5)
             match = exact_match(spec, kernel, row_norms(rows).cpu())
             searched = self.teacher is None and self._searches(len(X))
-            if self.width == "auto" and searched and len(X) > _WIDE_FROM:
+            wide_from = _WIDE_FROM["regression" if self._numeric else "classification"]
+            if self.width == "auto" and searched and len(X) > wide_from:
                 width = _WIDE
             features = ExactNetwork(rows.shape[1] - 1, width, match, **options)
         else:
