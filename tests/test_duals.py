@@ -12,7 +12,7 @@ from slow_truth import dual as slow_dual
 
 from sk_deq._theory import logistic
 from sk_deq._theory.activations import ACTIVATIONS, get_activation, rise
-from sk_deq._theory.duality import dual_function
+from sk_deq._theory.duality import _tabulated_polar, dual_function
 from sk_deq._theory.duals import gelu, polar
 from sk_deq._theory.spec import KERNELS
 from sk_deq.kernels import deq_kernel, explicit_kernel
@@ -56,6 +56,40 @@ def test_rises_keep_their_digits_for_small_and_large_scales_at_once(name):
         scales = float(s[i]), float(s[j])
         expected = slow_dual(lambda t: phi(torch.from_numpy(t)).numpy(), [], *scales, 0.7)
         assert float(G[i, j, 0]) == pytest.approx(expected, rel=1e-11)
+
+
+def of_positive_pairs(f, s1, s2, r, n_nodes=500):
+    """E f(u) f(w) over u, w > 0, by Gauss's rule in u and in w given u, of so many nodes."""
+    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+    root, total = math.sqrt(1 - r * r), 0.0
+    for x, weight in zip(6 * (nodes + 1), 6 * weights, strict=True):
+        low = -r * x / root
+        half = (12 - low) / 2
+        if half > 0:
+            y = low + half * (nodes + 1)
+            inner = half * np.sum(weights * np.exp(-y * y / 2) * f(s2 * (r * x + root * y)))
+            total += weight * np.exp(-x * x / 2) * f(s1 * x) * inner / (2 * math.pi)
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1.0, 4.0, 7.0, 11.0])
+def test_a_callable_that_oscillates_is_resolved(scale):
+    """By finer rules; beyond some scale a table would take too many nodes."""
+
+    def phi(t):
+        return torch.where(t > 0, torch.sin(3 * t), 0.0)
+
+    activation, s = get_activation(phi), scale * torch.tensor([0.8, 1.0], dtype=torch.float64)
+    r = torch.tensor([0.3, -0.9], dtype=torch.float64)
+    for n_correlations in (1, 200):
+        found = dual_function(activation, s, s, n_correlations)(r)
+        for f, values in zip(
+            (lambda t: np.sin(3 * t), lambda t: 3 * np.cos(3 * t)), found, strict=True
+        ):
+            exact = [of_positive_pairs(f, *s.tolist(), float(x)) for x in r]
+            np.testing.assert_allclose(values[0, 1], exact, rtol=0, atol=5e-8)
+    assert (_tabulated_polar(activation, s, s) is None) == (scale > 1)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     ----------
     width : int or "auto", default="auto"
         Number of units m of every hidden layer. "auto" means 512, and 2,048 for the one layer of an
-        exact match where a search of 501 to 5,000 rows chose the kernel.
+        exact match where a search chose the kernel for more than 2,000 rows, 500 in regression.
     activation : str or callable, default="auto"
         Activation of the DEQ that is matched: a registry name ("relu", "tanh", ..., as
         for :class:`DEQClassifier`) or an elementwise torch callable.

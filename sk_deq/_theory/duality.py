@@ -21,13 +21,15 @@ from .chebyshev import (
     series_length,
     shortened,
 )
-from .duals import SHORT, polar, polar_rules, sine_square
+from .duals import POLAR, SHORT, polar, polar_rules, sine_square
 from .expectations import gaussian_rule, hermite_coefficients, slope_square
 from .logistic import Mixture
 
 _MOST_SCALES = 36  # nodes for two octaves of scales
 _FEW_PAIRS = 1000  # with their correlations: single quadratures take less time than a table
 _MOST_TABLES = 9  # of two octaves of both scales
+_FINER = (1.0, 1.5, 2.0, 3.0, 4.0)  # times as many nodes in polar coordinates, as phi needs
+_RESOLVED = 1e-8  # error up to which it has enough
 _OSCILLATES = 1e-4  # errors of sums over callables that oscillate are 1e-3 and more, others below
 
 
@@ -84,7 +86,8 @@ def dual_function(activation, s1, s2, n_correlations=1):
     if angular is not None:
         return _AngularSeries(angular)
     if activation.dual is None and at_zero and many:
-        return _tabulated_polar(activation, s1, s2) or _polar(activation, s1, s2)
+        series = _tabulated_polar(activation, s1, s2) or _polar(activation, s1, s2)
+        return series or _direct(activation, s1, s2)
     if activation.dual is not None and n_correlations > 100 and (at_zero or not activation.kinks):
         return _interpolated(activation.dual, s1, s2)
     if activation.dual is not None or at_zero:
@@ -206,16 +209,15 @@ def _polar(activation, s1, s2):
     """Quadrature in polar coordinates at nodes of the angle, for phi smooth but at 0.
 
     The result is smooth in the angle, so it is interpolated: products of matrices for each node, as
-    many as the largest scales need.
+    many as the largest scales need. None if these are more than 512.
     """
-    for n_angles in (64, 128, 256):
+    for n_angles in (64, 128, 256, 512):
         ends = s1.amax(0, True), s2.amax(0, True)
         probe = chebyshev_coefficients(_at_angles(activation, *ends, n_angles, True))
         enough = 8 + max(series_length(C, 1e-14) for C in probe)
         if enough <= n_angles:
-            break
-    n_angles = min(n_angles, enough)
-    return _AngularSeries(chebyshev_coefficients(_at_angles(activation, s1, s2, n_angles)))
+            return _AngularSeries(chebyshev_coefficients(_at_angles(activation, s1, s2, enough)))
+    return None
 
 
 def _at_angles(activation, s1, s2, n_angles, same_rule=False):
@@ -230,6 +232,7 @@ def _at_angles(activation, s1, s2, n_angles, same_rule=False):
     ones add or cancel.
     """
     largest = max(float(s1.max()), float(s2.max()))
+    finer = _finer(activation, largest)
     alike, unlike = torch.zeros(2, 2, len(s1), len(s2), n_angles, dtype=torch.float64)
 
     def parts(s, radius, a):
@@ -240,7 +243,7 @@ def _at_angles(activation, s1, s2, n_angles, same_rule=False):
 
     for i, omega in enumerate(((1 + chebyshev_nodes(n_angles)) * math.pi / 2).tolist()):
         width = math.pi if same_rule else omega
-        (radius, radial_weight), (arc, arc_weight) = polar_rules(largest, width)
+        (radius, radial_weight), (arc, arc_weight) = polar_rules(largest, width, finer)
         weight = (radial_weight[:, None] * (omega * arc_weight / 2)).ravel()
         first = list(parts(s1, radius, omega * arc))
         second = parts(s2, radius, omega * arc.flip(0))
@@ -263,7 +266,12 @@ def _direct(activation, s1, s2):
 
 def _pairwise(activation):
     """The dual of single pairs, by the closed form, or else by quadrature."""
-    return activation.dual or partial(polar, activation.with_slope)
+    return activation.dual or partial(_quadrature, activation)
+
+
+def _quadrature(activation, s1, s2, r, w=None):
+    finer = _finer(activation, max(float(s1.max()), float(s2.max())))
+    return polar(activation.with_slope, s1, s2, r, w, finer=finer)
 
 
 def _tell_of_oscillation(activation, s1, s2):
@@ -283,27 +291,45 @@ def _tell_of_oscillation(activation, s1, s2):
 
 def _missed(activation, s1, s2):
     """How far quadrature may be from E phi'(u) E phi'(w), for scales up to these."""
-    if max(s1, s2) <= 12:
-        return 0.0
-    return _unresolved(activation, *sorted(max(0, math.ceil(math.log2(s / 12))) for s in (s1, s2)))
+    bound = _bound(max(s1, s2))
+    if bound is not None:
+        return _unresolved(activation, bound, bound, _finer(activation, bound))
+    ends = sorted(12 * 2.0 ** max(0, math.ceil(math.log2(s / 12))) for s in (s1, s2))
+    return _unresolved(activation, *ends, 1.0)
+
+
+def _bound(largest):
+    """The scale up to which the rules for this one serve, None beyond the last."""
+    return next((bound for bound in POLAR if largest <= bound), None)
+
+
+def _finer(activation, largest):
+    """How many times the nodes of `polar_rules` a phi needs that may oscillate."""
+    bound = _bound(largest)
+    for finer in _FINER:
+        if bound is None or _unresolved(activation, bound, bound, finer) <= _RESOLVED:
+            break
+    return finer
 
 
 @kept(max_bytes=2**20)
-def _unresolved(activation, i, j):
-    """How far quadrature is from E phi'(u) E phi'(w) for scales 12 2^i and 12 2^j.
+def _unresolved(activation, largest1, largest2, finer):
+    """How far quadrature is from E phi'(u) E phi'(w) for these scales and some nearby.
 
     Of independent u and w, both positive or both negative, relative to the roots of E phi'^2:
-    E phi'(s xi) = E xi (phi(s xi) - phi(0)) / s needs no slope. The worst of some scales nearby,
-    for a sum that misses an oscillation may be right by chance.
+    E phi'(s xi) = E xi (phi(s xi) - phi(0)) / s needs no slope. The worst, for a sum that misses an
+    oscillation may be right by chance.
     """
-    near = torch.tensor([12.0, 11.0, 10.0, 9.0, 8.0], dtype=torch.float64)
-    s = torch.cat([2.0**i * near, 2.0**j * near])
+    near = torch.tensor([12.0, 11.0, 10.0, 9.0, 8.0], dtype=torch.float64) / 12
+    s = torch.cat([largest1 * near, largest2 * near])
     xi, weight = gaussian_rule(activation.kinks, s)
     origin = activation(torch.zeros(1, dtype=torch.float64))
     slopes = weight * xi * (activation(s[:, None] * xi) - origin) / s[:, None]
     errors, (s1, s2) = [], s.chunk(2)
     for sign in (-1, 1):
-        D = polar(activation.with_slope, s1, s2, torch.zeros_like(s1), signs=[(sign, sign)])[1]
+        D = polar(
+            activation.with_slope, s1, s2, torch.zeros_like(s1), signs=[(sign, sign)], finer=finer
+        )[1]
         first, second = torch.where(sign * xi > 0, slopes, 0).sum(1).chunk(2)
         errors.append(D - first * second)
     first, second = slope_square(activation, s).chunk(2)
@@ -352,9 +378,11 @@ def _polar_table(activation, i, j):
     for this, other in zip(ranges, ranges[::-1], strict=True):
         line = scale_nodes(this, _MOST_SCALES), scale_nodes(other, _MOST_SCALES)[:1]
         probe = chebyshev_coefficients(_at_angles(activation, *line, 8, True)[:, :, 0], 1)
-        n_scales = 4 + max(series_length(C.T, 1e-14) for C in probe)
+        n_scales = 2 + max(series_length(C.T, 1e-13) for C in probe)
         if n_scales > _MOST_SCALES:
             return None
         nodes.append(scale_nodes(this, n_scales))
-    C = _polar(activation, nodes[0], nodes[-1]).coefficients
-    return chebyshev_coefficients(chebyshev_coefficients(C, 1), 2)
+    series = _polar(activation, nodes[0], nodes[-1])
+    if series is None:
+        return None
+    return chebyshev_coefficients(chebyshev_coefficients(series.coefficients, 1), 2)

@@ -166,11 +166,11 @@ def _elu_arc(s1, s2, r, w, rule):
 
 
 _ALL_SIGNS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-_POLAR = {0.5: (40, 24), 2: (56, 40), 5: (72, 48), 12: (96, 64)}  # sizes of rules up to a scale
+POLAR = {0.5: (40, 24), 2: (56, 40), 5: (72, 48), 12: (96, 64)}  # sizes of rules up to a scale
 _ENTRIES = 2**16  # nodes of quadrature at once, which stay in cache
 
 
-def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
+def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS, finer=1.0):
     r"""E[f(u) f(w)] and E[f'(u) f'(w)] for f smooth but at 0, over so many pairs of signs of u, w.
 
     In polar coordinates u = s1 R sin a, w = s2 R sin(omega - a) are positive for a in (0, omega),
@@ -180,7 +180,8 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
     shape = np.broadcast_shapes(s1.shape, s2.shape, r.shape)
     sine = (sine_square(r) if w is None else w).sqrt()
     s1, s2, r, sine = (x.expand(shape).reshape(-1, 1, 1) for x in (s1, s2, r, sine))
-    (radius, radial_weight), (arc, arc_weight) = polar_rules(max(float(s1.max()), float(s2.max())))
+    largest = max(float(s1.max()), float(s2.max()))
+    (radius, radial_weight), (arc, arc_weight) = polar_rules(largest, finer=finer)
     out = []
     for part in torch.arange(len(r)).split(max(1, _ENTRIES // (len(radius) * len(arc)))):
         total = [0, 0]
@@ -196,18 +197,18 @@ def polar(values_and_slopes, s1, s2, r, w=None, signs=_ALL_SIGNS):
     return torch.cat(out, 1).unflatten(1, shape)
 
 
-def polar_rules(largest, omega=math.pi):
+def polar_rules(largest, omega=math.pi, finer=1.0):
     """Rules for the radius, of density R exp(-R^2 / 2) / (2 pi), and for an arc, on [0, 1].
 
     For scales up to `largest`: up to 12 right to rounding if phi is as smooth as mish, to 2e-9 if
     as softsign; beyond, where layers are thin, to 1e-11 in G and 1e-10 in D. The arc's is
     symmetric, and has fewer nodes for arcs of width `omega`: a rule of n nodes is n^-2 fine at its
-    ends, where phi may bend.
+    ends, where phi may bend. `finer` times as many serve up to 12 a phi that oscillates.
     """
-    for bound, (n_radii, n_angles) in _POLAR.items():
+    for bound, (n_radii, n_angles) in POLAR.items():
         if largest <= bound:
-            n_angles = max(8, math.ceil(n_angles * math.sqrt(omega / math.pi)))
-            return _radial(*legendre(n_radii)), legendre(n_angles)
+            n_angles = max(8, math.ceil(finer * n_angles * math.sqrt(omega / math.pi)))
+            return _radial(*legendre(math.ceil(finer * n_radii))), legendre(n_angles)
     rule = _double_exponential(96, 3.0)
     return _radial(*rule), rule
 
