@@ -224,7 +224,7 @@ class BaseNetwork(DEQEstimator):
             return distillation.choice(self._given())
         return choose(
             X.double(), task.as_numbers(task.to_network(target)), weight, self._given(),
-            candidates=self._candidates if searched else None, classify=not self._numeric,
+            searched=searched, classify=not self._numeric,
             encoding=self.encoding, feature_weights=self.feature_weights == "auto",
             seed=random_state.randint(np.iinfo(np.int32).max) if searched else 0,
         )  # fmt: skip

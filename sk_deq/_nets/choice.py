@@ -1,7 +1,7 @@
 """Which DEQ a network is to be: found by the shared search, or the paper's."""
 
 from .._row_keys import merge_repeated_rows, row_keys
-from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, resolve
+from .._search.candidates import DEQ_PARAMETERS, HIGH_DIM, OF_NETWORKS, resolve
 from .._search.encodings import kinds_of
 from .._search.search import Choice, search_kernel
 from .._torch import make_generator
@@ -10,7 +10,7 @@ from .._torch import make_generator
 NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
 
 
-def choose(X, target, w, given, *, candidates, classify, encoding, feature_weights, seed):
+def choose(X, target, w, given, *, searched, classify, encoding, feature_weights, seed):
     """The Choice of DEQ parameters, encoding and feature weights for a network.
 
     Parameters
@@ -21,15 +21,15 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
     w : tensor of shape (n,)
     given : dict
         The DEQ parameters to keep.
-    candidates : sequence of dict or None
-        Kernels among which the others are searched; None: they are the paper's.
+    searched : bool
+        Whether the others are; else they are the paper's.
     classify : bool
     encoding : {"auto", "quantile", "bins", "both", None}
     feature_weights : bool
         Whether to learn them.
     seed : int
     """
-    if candidates is None:
+    if not searched:
         return Choice(resolve(given, [HIGH_DIM])[0])
     keys = row_keys(X, make_generator(seed))
     w = (w / w.min()).float().double()  # a weight of two is the same as two rows, to the last bit
@@ -38,6 +38,6 @@ def choose(X, target, w, given, *, candidates, classify, encoding, feature_weigh
         X, keys = X[first], keys[first]
     return search_kernel(
         X, target, w / w.mean(), keys, given, classify=classify, alphas=None,
-        feature_weights=feature_weights, candidates=candidates,
+        feature_weights=feature_weights, candidates=OF_NETWORKS,
         encodings=kinds_of(encoding),
     )[0]  # fmt: skip

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._search.candidates import OF_NETWORKS
 from .._theory.activations import get_activation
 from .._warn import warn
 from .fixed_point import SOLVERS
@@ -26,7 +25,6 @@ class DEQFeatures:
 
     # peak rate and weight decay: on labels, and from the start that the search gives
     _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0)}
-    _candidates = OF_NETWORKS
     _fewest_trained = 1000  # rows; on fewer training changed little and takes ten times as long
 
     def _given(self):

@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._scaling import row_norms
-from .._search.candidates import OF_NETWORKS
 from .._theory.four_numbers import deq_numbers, require_high_dim
 from .._theory.gated import exact_match
 from .._theory.matching import solve_matching
@@ -111,8 +110,6 @@ class ExplicitFeatures:
     def _by_numbers(self):
         """Whether the four numbers are to be matched, whatever the DEQ."""
         return self.matching == "high_dim" or self.n_layers not in ("auto", 1)
-
-    _candidates = OF_NETWORKS
 
     def _given(self):
         """The parameters that are not "auto"; four numbers are those of centred networks."""

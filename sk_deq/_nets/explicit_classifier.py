@@ -37,13 +37,12 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
     kernel : {"ck", "ntk", "auto"}, default="auto"
         Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
-        the NTK of training recurrent weights and readout. "auto" is searched as the parameters
-        above are, and is the conjugate kernel where nothing is searched.
+        the NTK of training recurrent weights and readout. "auto" is the conjugate kernel.
     hyperparameters : {"loo", None}, default="loo"
         What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
-        rows, as in the kernel ridge estimators, among kernels that the network can have (a DEQ:
-        conjugate kernels); those that are given stay. The readout then begins at the ridge solution
-        with the least leave-one-out error. None, and "loo" with more than 5,000 rows, which serve a
+        rows, as in the kernel ridge estimators, among the smooth kernels that random features are
+        close to; those that are given stay. The readout then begins at the ridge solution with the
+        least leave-one-out error. None, and "loo" with more than 5,000 rows, which serve a
         network trained from scratch better: the paper's activation "relu", recurrent_var=0.2,
         bias_var=0.0, center=True and scaling "rms".
     encoding : {"auto", "quantile", "bins", "both", None}, default="auto"
