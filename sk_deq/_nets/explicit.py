@@ -118,6 +118,14 @@ class ExplicitFeatures:
             given["kernel"] = self.kernel
         return {"center": True, **given} if self._by_numbers else given
 
+    def _units(self, n_rows, exact):
+        """Units of a hidden layer of a network for so many rows, matched exactly or by numbers."""
+        if self.width != "auto":
+            return self.width
+        searched = self.teacher is None and self._searches(n_rows)
+        wide_from = _WIDE_FROM["regression" if self._numeric else "classification"]
+        return _WIDE if exact and searched and n_rows > wide_from else _WIDTH
+
     def _make_features(self, preparation, X, parameters, generator):
         """The matched network on prepared rows, and what it was matched to."""
         scaler, input_var = preparation.scaler, parameters["input_var"]
@@ -129,7 +137,7 @@ class ExplicitFeatures:
             center=parameters["center"], tau0=tau0,
         )  # fmt: skip
         rows = preparation.transform(X)
-        kernel, width = parameters["kernel"], _WIDTH if self.width == "auto" else self.width
+        kernel = parameters["kernel"]
         options = {"bias_var": bias_var, "generator": generator, "dtype": torch.float32}
         if self.matching == "exact" or not (self._by_numbers or spec.center):
             if self._by_numbers:
@@ -139,10 +147,7 @@ class ExplicitFeatures:
                 )
             rows = nn.functional.pad(rows, (0, 1), value=bias_var**0.5)
             match = exact_match(spec, kernel, row_norms(rows).cpu())
-            searched = self.teacher is None and self._searches(len(X))
-            wide_from = _WIDE_FROM["regression" if self._numeric else "classification"]
-            if self.width == "auto" and searched and len(X) > wide_from:
-                width = _WIDE
+            width = self._units(len(X), exact=True)
             features = ExactNetwork(rows.shape[1] - 1, width, match, **options)
         else:
             setting = "center=False cannot be matched: matching='high_dim'"
@@ -150,7 +155,7 @@ class ExplicitFeatures:
             # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
             matched = "ck" if self._solves_readout or self._searches(len(X)) else kernel
             match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
-            tau0 = scaler.tau0_ or 1.0
+            width, tau0 = self._units(len(X), exact=False), scaler.tau0_ or 1.0
             features = ExplicitNetwork(rows.shape[1], width, match.layers, tau0=tau0, **options)
         return features, {"match_": match, "kernel_": kernel, "width_": width}
 

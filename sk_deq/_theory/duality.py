@@ -55,8 +55,9 @@ def dual_function(activation, s1, s2, n_correlations=1):
     """
     # of a callable that may have a kink at 0 the coefficients are right, and tell whether it does
     at_zero = set(activation.kinks) == {0.0}
-    smooth = not activation.kinks or (at_zero and activation.dual is None)
-    if at_zero and activation.dual is None:
+    by_quadrature = at_zero and activation.dual is None
+    smooth = not activation.kinks or by_quadrature
+    if by_quadrature:
         _tell_of_oscillation(activation, float(s1.max()), float(s2.max()))
     many = n_correlations > 100 or len(s1) * len(s2) * n_correlations > _FEW_PAIRS
     angular = None
@@ -71,10 +72,7 @@ def dual_function(activation, s1, s2, n_correlations=1):
             # it falls like exp(-c sqrt(n_terms))
             if angular is not None or not (left_out <= 1e-13).any():
                 break
-        tables = None
-        if activation.dual is None and at_zero and many and n_correlations <= 100:
-            tables = _tabulated_polar(activation, s1, s2)
-        if tables is not None:
+        if by_quadrature and many and (tables := _tabulated_polar(activation, s1, s2)):
             return tables
         if (activation.dual or at_zero) and short.any() and n_correlations <= 100:
             i, j = torch.nonzero(~short, as_tuple=True)
@@ -85,9 +83,8 @@ def dual_function(activation, s1, s2, n_correlations=1):
             return _mixed(_series(a1, a2, s1, s2), exact, i, j)
     if angular is not None:
         return _AngularSeries(angular)
-    if activation.dual is None and at_zero and many:
-        series = _tabulated_polar(activation, s1, s2) or _polar(activation, s1, s2)
-        return series or _direct(activation, s1, s2)
+    if by_quadrature and many:
+        return _polar(activation, s1, s2) or _direct(activation, s1, s2)
     if activation.dual is not None and n_correlations > 100 and (at_zero or not activation.kinks):
         return _interpolated(activation.dual, s1, s2)
     if activation.dual is not None or at_zero:

@@ -26,7 +26,7 @@ from .homogeneous import solve_pair
 from .spec import DEQSpec
 
 _MAX_TERMS = 1024  # of the series for complex cosines
-_NO_RECURRENCE = 1e-6  # up to which opposite rows may be so to rounding, not equal ones only
+_NO_RECURRENCE = 1e-6  # up to which correlations come near -1, where `solve_pair` would round them
 _NODES = 32  # norms at most whose `rows` are kept: tables ask for the same ones again and again
 
 
