@@ -1,7 +1,7 @@
 """The criterion of the search: errors of every row by the model fitted without it."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .encodings import Encoding
 
 ALPHAS = 10.0 ** np.arange(-4, 1.1, 0.5)  # in units of the mean diagonal of the kernel
 _NEAR = ALPHAS[4]  # where the best is looked for first
+_SINGLE = 1e-3  # the alpha from which on single precision tells candidates apart
 _SMALL = 200  # rows up to which an eigendecomposition is as fast as a few Cholesky factors
 FACTORS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # of the decision values in the softmax
 _PRECISION = 1e-11  # relative, of kernels that are looked up in tables
@@ -86,11 +87,14 @@ class Data:
             K = kernel_matrix(pair_kernel(parameters, scaler.tau0_), scaler.transform(self.X))
         return K, float(self.w @ K.diagonal() / self.w.sum())
 
-    def errors_at(self, K, alpha):
-        """Errors (1 or 2,) as in a Score for one alpha, and the factor; K is overwritten."""
-        solution = solve_cholesky(K, self.y, self.w, alpha, self.n_left_out)
+    def errors_at(self, K, level, relative_alpha):
+        """Errors (1 or 2,) as in a Score for one alpha in units of `level`, and the factor."""
+        dtype = torch.float32 if relative_alpha >= _SINGLE else torch.float64
+        K = K.to(dtype, copy=True)  # which is overwritten
+        y, w = self.y.to(dtype), self.w.to(dtype)
+        solution = solve_cholesky(K, y, w, level * relative_alpha, self.n_left_out)
         last = slice(-self.n_left_out, None)
-        predictions = solution.predictions[last]
+        predictions = solution.predictions[last].double()
         return errors_of(predictions, self.y[last], self.w[last], self.classify)
 
     def score(self, parameters, near=None):
@@ -100,9 +104,7 @@ class Data:
         """
         K, level = self.kernel(parameters)
         if self.alphas is None and len(K) > _SMALL:
-            relative, *found = _around(
-                near or _NEAR, lambda alpha: self.errors_at(K.clone(), level * alpha)
-            )
+            relative, *found = _around(near or _NEAR, partial(self.errors_at, K, level))
             return Score(level * relative, relative, *found)
         alphas = level * ALPHAS if self.alphas is None else np.asarray(self.alphas)
         predictions = leave_one_out(K, self.y, self.w, alphas, _PRECISION)

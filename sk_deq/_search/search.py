@@ -186,7 +186,7 @@ def _final_round(trials, tables, n_deciding):
         for trial in finalists:
             data = _of(trial, tables).part(slice(None), n_deciding)
             K, level = data.weighted(trial.feature_weights).kernel(trial.parameters)
-            error = data.errors_at(K, level * trial.relative_alpha)[0]
+            error = data.errors_at(K, level, trial.relative_alpha)[0]
             errors.append(error * (_ROUGH if _is_rough(trial) else 1))
         errors = torch.stack(errors)
         order = (errors / errors.amin(0)).mean(1).argsort(stable=True)

@@ -11,6 +11,8 @@ from .._torch import single_thread
 from .._warn import warn
 from .leave_one_out import eigh_path, is_by_torch, left_out_residuals, mean_square, project
 
+_FEW = 128  # rows up to which substitution is as fast as products of matrices
+
 
 @storable
 @dataclass(frozen=True)
@@ -156,10 +158,23 @@ def _inverse(L):
     """The inverse of a triangular matrix as `_factor` gives it."""
     if is_by_torch(L):
         with single_thread():
-            return torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
+            return _inverse_by_halves(L)
     factor = np.asfortranarray(L.numpy())
     (trtri,) = lapack.get_lapack_funcs(("trtri",), (factor,))
     return torch.from_numpy(trtri(factor, lower=1)[0]).tril()
+
+
+def _inverse_by_halves(L):
+    """The same, most of it by products of matrices, which are twice as fast as substitution."""
+    n = len(L)
+    if n <= _FEW or not L.is_cpu:
+        return torch.linalg.solve_triangular(L, torch.eye(n).to(L), upper=False)
+    head, tail = slice(n // 2), slice(n // 2, n)
+    inverse = torch.zeros_like(L)
+    inverse[head, head] = _inverse_by_halves(L[head, head])
+    inverse[tail, tail] = _inverse_by_halves(L[tail, tail])
+    inverse[tail, head] = -inverse[tail, tail] @ L[tail, head] @ inverse[head, head]
+    return inverse
 
 
 def best_candidate(errors):
