@@ -120,7 +120,7 @@ def test_a_wide_network_without_training_is_the_kernel_ridge():
     fixed = {"activation": "relu", "recurrent_var": 0.3, "input_var": 1.0, "bias_var": 0.1}
     fixed |= {"center": False, "input_scaling": "rms", "feature_weights": None}
     ridge = DEQKernelRidgeClassifier(encoding="bins", kernel="ck", **fixed, random_state=0)
-    network = DEQClassifier(4096, encoding="bins", **fixed, random_state=0)
+    network = DEQClassifier(4096, train="readout", encoding="bins", **fixed, random_state=0)
     expected = ridge.fit(X[::2], y[::2]).predict_proba(X[1::2])
     found = network.fit(X[::2], y[::2]).predict_proba(X[1::2])
     assert np.abs(found - expected).mean() < 0.03

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_diabetes, load_wine, make_classification
+from sklearn.datasets import load_diabetes, load_digits, load_wine, make_classification
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
@@ -115,7 +115,10 @@ def test_few_alphas_are_enough_to_find_the_best(monkeypatch, classify, near):
     monkeypatch.setattr(criterion, "_SMALL", 0)
     score = data.score(CANDIDATES[1], near)
     visited = np.isin(ALPHAS, score.relative_alphas)
-    np.testing.assert_allclose(score.errors, every.errors[:, visited], rtol=1e-9)
+    for single in (False, True):
+        kind = (score.relative_alphas >= 1e-3) == single
+        expected = every.errors[:, visited][:, kind]
+        np.testing.assert_allclose(score.errors[:, kind], expected, rtol=1e-4 if single else 1e-9)
     np.testing.assert_allclose(score.alphas, every.alphas[visited])
     np.testing.assert_array_equal(score.factors, every.factors[visited])
     first = every.errors[:, np.abs(np.log(ALPHAS / near)).argmin()]
@@ -123,13 +126,29 @@ def test_few_alphas_are_enough_to_find_the_best(monkeypatch, classify, near):
     assert score.relative_alphas[score.relative_to(first).argmin()] == best
 
 
-def test_some_rows_are_left_out_of_all():
+@pytest.mark.parametrize(("alpha", "rtol"), [(1.0, 1e-5), (1e-3, 1e-3), (1e-4, 1e-9)])
+def test_some_rows_are_left_out_of_all(alpha, rtol):
     data = _data(30)
     K, level = data.kernel(CANDIDATES[0])
-    predictions = leave_one_out(K.clone(), data.y, data.w, [level], 1e-11)[-7:, 0]
+    predictions = leave_one_out(K.clone(), data.y, data.w, [alpha * level], 1e-11)[-7:, 0]
     expected = errors_of(predictions, data.y[-7:], data.w[-7:], True)
-    for got, wanted in zip(data.part(slice(None), 7).errors_at(K, level), expected, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-9)
+    found = data.part(slice(None), 7).errors_at(K, level, alpha)
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=rtol)
+
+
+def test_single_precision_tells_candidates_apart():
+    X, y = load_digits(return_X_y=True)
+    labels = 2 * torch.nn.functional.one_hot(torch.as_tensor(y[:600])).double() - 1
+    w = torch.ones(600, dtype=torch.float64)
+    X = torch.as_tensor(X[:600])
+    data = Data.encoded(plain_encoding(X), X, labels, w, True, None)
+    for parameters in CANDIDATES:
+        K, level = data.kernel(parameters)
+        single, _ = data.errors_at(K, level, 1e-3)
+        double = leave_one_out(K, data.y, data.w, [1e-3 * level], 1e-11)
+        expected, _ = errors_of(double[:, 0], data.y, data.w, True)
+        np.testing.assert_allclose(single, expected, rtol=1e-3)
 
 
 def test_gradient_of_the_residuals_of_leave_one_out():
@@ -353,10 +372,10 @@ def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding
         assert args[-1] == (n_deciding > 0)
         return learn(trial, data, *args)
 
-    def count(self, K, alpha):
+    def count(self, *args):
         if self.n_left_out < len(self.X):
             decided.append(self.X[-self.n_left_out :, 0])
-        return errors_at(self, K, alpha)
+        return errors_at(self, *args)
 
     monkeypatch.setattr(search, "learn_weights", learn_weights)
     monkeypatch.setattr(Data, "errors_at", count)

@@ -11,11 +11,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from torch.nn.utils import skip_init
 
-from .._array_api import float_dtypes, prototype, take, to_namespace_of
+from .._array_api import float_dtypes, prototype, to_namespace_of
 from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget, unchanged_on_error
 from .._callbacks import begin_fit
 from .._scaling import INPUT_SCALINGS
@@ -26,13 +25,14 @@ from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .lesson import Lesson, keys_of, scaled_rows, set_readout
+from .lesson import Lesson, keys_of, mean_one, scaled_rows, set_readout, weighted_rows
 from .pays import epochs_that_pay
 from .resumable import require_resumable
 from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
-_MIN_EPOCHS, _MIN_STEPS, _STEPS_FROM_START = 20, 150, 80
+_MIN_EPOCHS = 20
+_MIN_STEPS = {"labels": 150, "teacher": 150, "start": 80, "readout": 240}  # by what is trained
 _MOST_SEARCHED = 5000  # rows
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
@@ -45,6 +45,8 @@ class BaseNetwork(DEQEstimator):
     Subclasses say what it learns (`_new_task`), by which features (`_make_features`), from which
     teacher (`_distillation`), and at which rates (`_rates`).
     """
+
+    _fewest_trained = 1000  # rows; on fewer the readout's training gains as much as that of all
 
     _parameter_constraints = {
         "width": [Interval(Integral, 1, None, closed="left")],
@@ -113,19 +115,22 @@ class BaseNetwork(DEQEstimator):
         data, diverged = lesson.tensors(X, target, weight), None
         net = self._net if again and partial else None
         with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
-            max_epochs, last = self._max_epochs(len(X), batch_size, lesson.from_start), None
+            last = None
             if lesson.begins_solved and not again:
                 keys = keys_of(X)
-                lesson.begin_readout(module, *data, keys)
-                if not (self._solves_readout or valid or partial or self.callbacks):
-                    last = self._last(lesson, data, keys, batch_size, max_epochs, generator)
+                alone = not (self._solves_readout or valid or partial or self.callbacks)
+                if alone and self._keeps_features(lesson, len(keys)):
+                    lesson, data = lesson.of_readout(*data)
+                lesson.begin_readout(lesson.module, *data, keys)
+                if alone:
+                    last = self._last(lesson, data, keys, batch_size, generator)
             if self._solves_readout or last == 0:
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
                 fitted, diverged = self._train(
                     lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
                     partial=partial, before=self.history_ if again and partial else [], net=net,
-                    max_epochs=max_epochs, last=last,
+                    last=last,
                 )  # fmt: skip
             forget(self, "agreement_", *(() if again else _FOUND))
             for name, value in (known | fitted).items():
@@ -138,10 +143,10 @@ class BaseNetwork(DEQEstimator):
 
     def _lesson_rows(self, X, y, sample_weight, classes, again):
         """The task, and rows of positive weight, their targets and weights of mean one."""
-        X, y, weight = _weighted_rows(X, y, sample_weight)
+        X, y, weight = weighted_rows(X, y, sample_weight)
         task = self._task if again else self._new_task(y, classes)
         target = task.encode(y).to(X.device)
-        weight = _mean_one(task.weigh(target, weight, getattr(self, "class_weight", None)))
+        weight = mean_one(task.weigh(target, weight, getattr(self, "class_weight", None)))
         return task, X, target, weight
 
     def _validate(self, X, y, *, reset):
@@ -255,11 +260,10 @@ class BaseNetwork(DEQEstimator):
         fitted |= {"device_": device, "_n_epochs": 0}
         return module.to(device=device, dtype=dtype), preparation, fitted
 
-    def _max_epochs(self, n_rows, batch_size, from_start):
+    def _max_epochs(self, lesson, n_rows, batch_size):
         if self.max_epochs != "auto":
             return self.max_epochs
-        n_steps = _STEPS_FROM_START if from_start else _MIN_STEPS
-        return max(-(-n_steps // -(-n_rows // batch_size)), _MIN_EPOCHS)
+        return max(-(-_MIN_STEPS[lesson.kind] // -(-n_rows // batch_size)), _MIN_EPOCHS)
 
     def _new_net(self, lesson, module, batch_size, max_epochs, **settings):
         """The TrainingNet of a module that learns a lesson."""
@@ -272,7 +276,11 @@ class BaseNetwork(DEQEstimator):
             **settings,
         )  # fmt: skip
 
-    def _last(self, lesson, data, keys, batch_size, max_epochs, generator):
+    def _keeps_features(self, lesson, n_rows):
+        """Whether the readout alone is to be trained: of few rows, from what a search gives."""
+        return self.train == "auto" and lesson.from_start and n_rows < self._fewest_trained
+
+    def _last(self, lesson, data, keys, batch_size, generator):
         """The epoch that is to be the last, None for max_epochs."""
         from .training import train
 
@@ -280,8 +288,10 @@ class BaseNetwork(DEQEstimator):
             return None
         if lesson.distillation is not None:
             return 0 if lesson.distillation.is_ridge else None
-        if len(keys) < self._fewest_trained:
-            return 0
+        if lesson.features_stay and self._numeric:
+            return 0  # the solution is that of this loss already
+
+        max_epochs = self._max_epochs(lesson, len(keys), batch_size)
 
         def losses(module, data, valid):
             patience = max(1, max_epochs // 2)  # epochs that bring nothing end the trial
@@ -291,14 +301,15 @@ class BaseNetwork(DEQEstimator):
         return epochs_that_pay(lesson, data, keys, losses)
 
     def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net,
-               max_epochs, last):  # fmt: skip
-        """Train every parameter; if `partial`: one more epoch at a constant rate, by `net`.
+               last):  # fmt: skip
+        """Train a lesson's module; if `partial`: one more epoch at a constant rate, by `net`.
 
-        Returns the fitted attributes; `before` is the history so far. Of `max_epochs` those up to
-        `last` are trained, if that is not None.
+        Returns the fitted attributes; `before` is the history so far. Epochs up to `last` are
+        trained, if that is not None.
         """
         from .training import train
 
+        max_epochs = self._max_epochs(lesson, len(data[0]), batch_size)
         if net is None:
             net = self._new_net(
                 lesson, lesson.module, batch_size, 1 if partial else max_epochs, last=last,
@@ -311,7 +322,7 @@ class BaseNetwork(DEQEstimator):
         lesson.module.eval()
         if told is not None:
             told.end()
-        history = [*before, *({**e, "epoch": k} for k, e in enumerate(epochs, len(before) + 1))]
+        history = [*before, *({**e, **lesson.solved, "epoch": k} for k, e in enumerate(epochs, len(before) + 1))]
         return {
             "_n_epochs": begin.keywords["attributes"]["_n_epochs"] + len(epochs),
             "_net": net if partial else None,  # the next call goes on with its optimiser
@@ -321,8 +332,7 @@ class BaseNetwork(DEQEstimator):
 
     def _rates(self, lesson):
         """Peak learning rate and weight decay."""
-        kind = "start" if lesson.from_start else "teacher" if lesson.takes_over else "labels"
-        auto, given = self._auto_rates[kind], (self.lr, self.weight_decay)
+        auto, given = self._auto_rates[lesson.kind], (self.lr, self.weight_decay)
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
 
     def _fit_readout(self, lesson, rows, target, weight, begin):
@@ -356,7 +366,8 @@ class BaseNetwork(DEQEstimator):
                 ConvergenceWarning,
             )
         elif epoch.get("fixed_point_failures"):
-            tol = max(self.tol, TRAINING_TOL) if "train_loss" in epoch else self.tol
+            trained = "train_loss" in epoch and not lesson.features_stay
+            tol = max(self.tol, TRAINING_TOL) if trained else self.tol
             warn(
                 f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
                 f"converge: largest relative residual {epoch['fixed_point_residual']:.1e}, "
@@ -378,22 +389,3 @@ def _reported(history):
     """The history as an attribute, and what its last epoch says of fixed points, if anything."""
     names = [name for name in ("fixed_point_n_iter", "fixed_point_residual") if name in history[-1]]
     return {"history_": history, **{f"{name}_": history[-1][name] for name in names}}
-
-
-def _weighted_rows(X, y, sample_weight):
-    """Rows as a tensor, targets and weights, without the rows of weight zero."""
-    weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-    X, weight = to_tensor(X), to_tensor(weight, dtype=torch.float64)
-    kept = weight > 0
-    _require_some(weight)
-    return (X, y, weight) if kept.all() else (X[kept], take(y, kept), weight[kept])
-
-
-def _mean_one(weight):
-    _require_some(weight)
-    return weight / weight.mean()
-
-
-def _require_some(weight):
-    if not weight.any():
-        raise ValueError("sample_weight is zero for every row: there is nothing to fit.")

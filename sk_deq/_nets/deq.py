@@ -23,9 +23,9 @@ class DEQFeatures:
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
-    # peak rate and weight decay: on labels, and from the start that the search gives
-    _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0)}
-    _fewest_trained = 1000  # rows; on fewer training changed little and takes ten times as long
+    # peak rate and weight decay: on labels, and from the start that the search gives of all weights
+    # or the readout
+    _auto_rates = {"labels": (0.005, 0.1), "start": (0.001, 10.0), "readout": (0.003, 1.0)}
 
     def _given(self):
         """The parameters that are not "auto"; features of random weights have the CK."""

@@ -34,9 +34,12 @@ class ExplicitFeatures:
         "teacher": [HasMethods("predict"), None],
     }
 
-    # peak rate and weight decay: on labels, from where a teacher's weights are taken over, and from
-    # the start that the search gives
-    _auto_rates = {"labels": (0.003, 0.3), "teacher": (0.001, 0.0), "start": (0.001, 10.0)}
+    # peak rate and weight decay: on labels, from where a teacher's weights are taken over, and of
+    # all weights or the readout from the start that the search gives
+    _auto_rates = {
+        "labels": (0.003, 0.3), "teacher": (0.001, 0.0), "start": (0.001, 10.0),
+        "readout": (0.003, 1.0),
+    }  # fmt: skip
 
     @classmethod
     def from_deq(cls, deq, **params):
@@ -103,8 +106,6 @@ class ExplicitFeatures:
             raise wrong_type("ridge", ridge, kind.__name__, call, other)
         check_is_fitted(ridge)
         return cls(teacher=FrozenEstimator(ridge), **params)
-
-    _fewest_trained = 0  # rows
 
     @property
     def _by_numbers(self):

@@ -176,6 +176,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     """
 
     _teachers = DEQRegressor, DEQKernelRidge
+    _fewest_trained = 0  # rows: a readout that is solved for cannot gain by itself
     _parameter_constraints = {
         **NetworkRegressor._parameter_constraints,
         **ExplicitFeatures._parameter_constraints,

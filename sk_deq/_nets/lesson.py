@@ -1,9 +1,14 @@
 """What a network learns from which rows, and where that begins."""
 
 import time
+from collections import OrderedDict
+from copy import copy
 
 import torch
+from sklearn.utils.validation import _check_sample_weight
+from torch import nn
 
+from .._array_api import take
 from .._row_keys import first_copies, row_keys
 from .._torch import make_generator, to_tensor
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
@@ -23,12 +28,20 @@ class Lesson:
         self.module, self.scaler, self.task = module, scaler, task
         self.distillation = distillation
         self.loss = task.loss if distillation is None else distillation.loss
+        self.features_stay, self.solved = False, {}  # what is known of the fixed points, if so
         self.takes_over = distillation is not None and distillation.is_of_size(module)
         self.from_start = searched and distillation is None
         self.begins_solved = self.from_start or (
             distillation is not None
             and (distillation.is_ridge or isinstance(module.features, ExactNetwork))
         )
+
+    @property
+    def kind(self):
+        """From where what is trained: "readout", "start", "teacher" or "labels"."""
+        if self.from_start:
+            return "readout" if self.features_stay else "start"
+        return "teacher" if self.takes_over else "labels"
 
     @property
     def fitted(self):
@@ -45,6 +58,18 @@ class Lesson:
         like = self.module.readout.weight
         target = target.to(like if target.is_floating_point() else like.device)
         return scaled_rows(self.module, self.scaler, X), target, weight.to(like)
+
+    @torch.no_grad()
+    def of_readout(self, rows, target, weight):
+        """The Lesson of the readout alone, whose rows are features, and its tensors."""
+        lesson, statistics = copy(self), SolverStatistics()
+        with reported_to(self.module.features, statistics):
+            Z = forward_in_passes(self.module.features, rows)
+        self.module.eval()
+        layers = OrderedDict(features=nn.Identity(), readout=self.module.readout)
+        lesson.module, lesson.features_stay = nn.Sequential(layers), True
+        lesson.solved = statistics.summary()
+        return lesson, (Z, target, weight)
 
     def begin_readout(self, module, rows, target, weight, keys):
         """Solve for the readout of a network in closed form, the penalty chosen by leave-one-out.
@@ -71,7 +96,8 @@ class Lesson:
             weights, bias, _, error = solve_left_out(Z, target.double(), weight, keys)
         set_readout(module.readout, weights, bias)
         if module is self.module:
-            self.start = {"seconds": time.perf_counter() - begin, **statistics.summary()}
+            solved = self.solved or statistics.summary()
+            self.start = {"seconds": time.perf_counter() - begin, **solved}
         return error
 
 
@@ -91,3 +117,23 @@ def scaled_rows(module, scaler, X):
 def keys_of(X):
     """Keys of rows, (n,): copies of a row have the same."""
     return row_keys(X, make_generator(0)).cpu()
+
+
+def weighted_rows(X, y, sample_weight):
+    """Rows as a tensor, targets and weights, without the rows of weight zero."""
+    weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+    X, weight = to_tensor(X), to_tensor(weight, dtype=torch.float64)
+    kept = weight > 0
+    _require_some(weight)
+    return (X, y, weight) if kept.all() else (X[kept], take(y, kept), weight[kept])
+
+
+def mean_one(weight):
+    """The weights over their mean."""
+    _require_some(weight)
+    return weight / weight.mean()
+
+
+def _require_some(weight):
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every row: there is nothing to fit.")

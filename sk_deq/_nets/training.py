@@ -3,7 +3,6 @@
 import math
 import time
 from contextlib import nullcontext
-from copy import deepcopy
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -62,11 +61,11 @@ class _BestWeights(_OwnCallback):
 
     def on_train_begin(self, net, **kwargs):
         self.best_, self.waited_, self.diverged_, self.late_ = math.inf, 0, False, False
-        self.weights_ = deepcopy(net.module_.state_dict())
+        self.weights_ = _weights_of(net.module_)
 
     def on_epoch_begin(self, net, **kwargs):
         if net.valid is None:
-            self.first_ = deepcopy(net.module_.state_dict())
+            self.first_ = _weights_of(net.module_)
 
     def on_epoch_end(self, net, **kwargs):
         epoch = net.history[-1]
@@ -78,7 +77,7 @@ class _BestWeights(_OwnCallback):
             self.best_, self.waited_ = loss, 0
             # the validation loss is that of the epoch's last weights, which the training loss never
             # saw: a step that was too long may have led to them
-            self.weights_ = self.first_ if net.valid is None else deepcopy(net.module_.state_dict())
+            self.weights_ = self.first_ if net.valid is None else _weights_of(net.module_)
         else:
             self.waited_ += 1
         self.late_ = epoch["epoch"] < net.max_epochs and out_of_time("training")
@@ -89,6 +88,10 @@ class _BestWeights(_OwnCallback):
         worse = self.late_ and self.waited_ > 0
         if self.diverged_ or self.patience is not None or worse:
             net.module_.load_state_dict(self.weights_)
+
+
+def _weights_of(module):
+    return {name: weights.clone() for name, weights in module.state_dict().items()}
 
 
 class TrainingNet(NeuralNet):
@@ -126,10 +129,11 @@ class TrainingNet(NeuralNet):
         module, groups = self.module_, []
         readout, features = module.readout, module.features
         rates = {
-            features.input_weight: math.sqrt(features.input_weight.shape[1]),
             readout.weight: math.sqrt(readout.weight.shape[1]) * (0.1 if self.to_start else 1.0),
             getattr(features, "recurrent_weight", None): _RECURRENT_RATE,
         }
+        if hasattr(features, "input_weight"):  # or the features stay as they are
+            rates[features.input_weight] = math.sqrt(features.input_weight.shape[1])
         for parameter in module.parameters():
             rate = rates.get(parameter, 1.0)
             decays = parameter.ndim > 1 and not self.to_start
