@@ -57,7 +57,7 @@ def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):
     w = torch.tensor(rng.uniform(0.5, 2, 30))
     w /= w.mean()
     keys = row_keys(Z, torch.Generator().manual_seed(0))
-    weights, bias, (predicted, targets, _), least = solve_left_out(Z, y, w, keys)
+    weights, bias, (predicted, targets, _) = solve_left_out(Z, y, w, keys)
     rows = np.arange(30) if most > 30 else keys.argsort()[:most].numpy()
     Z, y, w = Z.numpy(), y.numpy(), w.numpy()
     np.testing.assert_array_equal(targets, y[rows])
@@ -72,7 +72,6 @@ def test_the_readout_is_ridge_regression_left_out_row_by_row(most, monkeypatch):
         error = w[rows] @ ((y[rows] - np.array(left_out)) ** 2).sum(1)
         errors.append((error, alpha, left_out))
     error, alpha, left_out = min(errors, key=lambda found: found[0])
-    np.testing.assert_allclose(least, error / w[rows].sum(), rtol=1e-6)
     np.testing.assert_allclose(predicted, left_out, rtol=1e-6, atol=1e-9)
     ridge = Ridge(alpha=alpha).fit(Z, y, w)
     np.testing.assert_allclose(weights, ridge.coef_, rtol=1e-6, atol=1e-9)
@@ -230,7 +229,7 @@ def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch)
     X, y = _wine()
     lessons = []
 
-    def pays(lesson, data, keys, losses):
+    def pays(lesson, data, *rest):
         lessons.append(len(data[0]))
         return 3
 

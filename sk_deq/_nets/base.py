@@ -118,12 +118,11 @@ class BaseNetwork(DEQEstimator):
             last = None
             if lesson.begins_solved and not again:
                 keys = keys_of(X)
-                alone = not (self._solves_readout or valid or partial or self.callbacks)
-                if alone and self._keeps_features(lesson, len(keys)):
-                    lesson, data = lesson.of_readout(*data)
-                lesson.begin_readout(lesson.module, *data, keys)
-                if alone:
-                    last = self._last(lesson, data, keys, batch_size, generator)
+                Z = lesson.begin(*data, keys)
+                if not (self._solves_readout or valid or partial or self.callbacks):
+                    if self._keeps_features(lesson, len(keys)):
+                        lesson, data = lesson.of_readout(), (Z, *data[1:])
+                    last = self._last(lesson, data, Z, keys, batch_size, generator)
             if self._solves_readout or last == 0:
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
@@ -280,7 +279,7 @@ class BaseNetwork(DEQEstimator):
         """Whether the readout alone is to be trained: of few rows, from what a search gives."""
         return self.train == "auto" and lesson.from_start and n_rows < self._fewest_trained
 
-    def _last(self, lesson, data, keys, batch_size, generator):
+    def _last(self, lesson, data, Z, keys, batch_size, generator):
         """The epoch that is to be the last, None for max_epochs."""
         from .training import train
 
@@ -298,7 +297,7 @@ class BaseNetwork(DEQEstimator):
             net = self._new_net(lesson, module, batch_size, max_epochs, patience=patience)
             return [epoch["valid_loss"] for epoch in train(net, data, valid, generator)[0]]
 
-        return epochs_that_pay(lesson, data, keys, losses)
+        return epochs_that_pay(lesson, data, Z, keys, losses)
 
     def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net,
                last):  # fmt: skip
@@ -322,7 +321,9 @@ class BaseNetwork(DEQEstimator):
         lesson.module.eval()
         if told is not None:
             told.end()
-        history = [*before, *({**e, **lesson.solved, "epoch": k} for k, e in enumerate(epochs, len(before) + 1))]
+        solved = lesson.start if lesson.features_stay else {}
+        epochs = [{**solved, **epoch} for epoch in epochs]
+        history = [*before, *({**e, "epoch": k} for k, e in enumerate(epochs, len(before) + 1))]
         return {
             "_n_epochs": begin.keywords["attributes"]["_n_epochs"] + len(epochs),
             "_net": net if partial else None,  # the next call goes on with its optimiser

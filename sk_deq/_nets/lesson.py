@@ -28,7 +28,7 @@ class Lesson:
         self.module, self.scaler, self.task = module, scaler, task
         self.distillation = distillation
         self.loss = task.loss if distillation is None else distillation.loss
-        self.features_stay, self.solved = False, {}  # what is known of the fixed points, if so
+        self.features_stay = False
         self.takes_over = distillation is not None and distillation.is_of_size(module)
         self.from_start = searched and distillation is None
         self.begins_solved = self.from_start or (
@@ -59,46 +59,46 @@ class Lesson:
         target = target.to(like if target.is_floating_point() else like.device)
         return scaled_rows(self.module, self.scaler, X), target, weight.to(like)
 
-    @torch.no_grad()
-    def of_readout(self, rows, target, weight):
-        """The Lesson of the readout alone, whose rows are features, and its tensors."""
-        lesson, statistics = copy(self), SolverStatistics()
+    def begin(self, rows, target, weight, keys):
+        """Solve for the readout; returns the features (n, width), `start` is what to tell of it.
+
+        Parameters as for `begin_readout`, but for rows as the network takes them.
+        """
+        begin, statistics = time.perf_counter(), SolverStatistics()
         with reported_to(self.module.features, statistics):
             Z = forward_in_passes(self.module.features, rows)
-        self.module.eval()
-        layers = OrderedDict(features=nn.Identity(), readout=self.module.readout)
-        lesson.module, lesson.features_stay = nn.Sequential(layers), True
-        lesson.solved = statistics.summary()
-        return lesson, (Z, target, weight)
+        Z = Z[first_copies(keys).to(Z.device)]  # copies of a row may have been rounded apart
+        self.begin_readout(self.module.readout, Z, target, weight, keys)
+        self.start = {"seconds": time.perf_counter() - begin, **statistics.summary()}
+        return Z
 
-    def begin_readout(self, module, rows, target, weight, keys):
-        """Solve for the readout of a network in closed form, the penalty chosen by leave-one-out.
-
-        Returns the mean squared error of rows when left out; `start` is then what to tell of it.
+    def begin_readout(self, readout, Z, target, weight, keys):
+        """Solve for a readout in closed form, the penalty chosen by leave-one-out.
 
         Parameters
         ----------
-        module : Sequential
-            This one's, or a copy.
-        rows, target, weight : tensors
+        readout : Linear
+            Of the module, or a copy.
+        Z : tensor of shape (n, width)
+            Features.
+        target, weight : tensors
             As `tensors` gives them.
         keys : tensor of shape (n,)
             Of the rows, see `row_keys`.
         """
-        begin, statistics = time.perf_counter(), SolverStatistics()
-        with reported_to(module.features, statistics):
-            Z = forward_in_passes(module.features, rows).double().cpu()
-        Z = Z[first_copies(keys)]  # copies of a row may have been rounded apart
-        target, weight = target.cpu(), weight.double().cpu()
+        Z, target, weight = Z.double().cpu(), target.cpu(), weight.double().cpu()
         if self.distillation is None:
-            weights, bias, error = self.task.solve_left_out(Z, target, weight, keys)
+            weights, bias = self.task.solve_left_out(Z, target, weight, keys)
         else:
-            weights, bias, _, error = solve_left_out(Z, target.double(), weight, keys)
-        set_readout(module.readout, weights, bias)
-        if module is self.module:
-            solved = self.solved or statistics.summary()
-            self.start = {"seconds": time.perf_counter() - begin, **solved}
-        return error
+            weights, bias, _ = solve_left_out(Z, target.double(), weight, keys)
+        set_readout(readout, weights, bias)
+
+    def of_readout(self):
+        """The Lesson of the readout alone, whose rows are features."""
+        lesson, self.module.training = copy(self), False
+        layers = OrderedDict(features=nn.Identity(), readout=self.module.readout)
+        lesson.module, lesson.features_stay = nn.Sequential(layers), True
+        return lesson
 
 
 @torch.no_grad()

@@ -5,13 +5,13 @@ from copy import deepcopy
 import torch
 
 from .._progress import tell
-from .evaluation import forward_in_passes
+from .starts import TRAINING_TOL
 
 _EVERY = 5  # one distinct row of so many decides
 _FEWEST = 40  # distinct rows; of fewer too few decide
 
 
-def epochs_that_pay(lesson, data, keys, losses):
+def epochs_that_pay(lesson, data, Z, keys, losses):
     """After how many epochs the loss of rows held out is least; 0 is the start.
 
     Parameters
@@ -20,6 +20,8 @@ def epochs_that_pay(lesson, data, keys, losses):
         Of which a copy of the module is trained, from its own start.
     data : three tensors
         Rows, targets and weights, as the network takes them.
+    Z : tensor of shape (n, width)
+        Features of the start.
     keys : tensor of shape (n,)
     losses : callable
         (module, data, held-out data) -> losses of the held-out rows after each epoch.
@@ -27,13 +29,16 @@ def epochs_that_pay(lesson, data, keys, losses):
     decides = _held_out(keys, None if data[1].is_floating_point() else data[1].cpu())
     if decides is None:
         return 0
-    device = data[0].device
-    others, held_out = ([t[part.to(device)] for t in data] for part in (~decides, decides))
+    (*others, Z_others), (*held_out, Z_held_out) = (
+        [t[part.to(Z.device)] for t in (*data, Z)] for part in (~decides, decides)
+    )
     others[2] = others[2] / others[2].mean()  # a weight of two is then the same as two rows
     module = deepcopy(lesson.module)
-    lesson.begin_readout(module, *others, keys[~decides])
-    rows, target, weight = held_out
-    at_start = (lesson.loss(forward_in_passes(module, rows), target) * weight).mean()
+    lesson.begin_readout(module.readout, Z_others, *others[1:], keys[~decides])
+    with torch.no_grad():
+        at_start = (lesson.loss(module.readout(Z_held_out), held_out[1]) * held_out[2]).mean()
+    if hasattr(module.features, "tol"):  # a trial needs no more digits
+        module.features.tol = max(module.features.tol, TRAINING_TOL)
     tell("trains a copy without a fifth of the rows first: does training pay?")
     found = [float(at_start), *losses(module, others, held_out)]
     best = min(range(len(found)), key=found.__getitem__)

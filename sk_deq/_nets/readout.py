@@ -73,15 +73,13 @@ def solve_left_out(Z, y, w, keys):
     bias : tensor of shape (n_outputs,)
     out_of_sample : tuple of tensors
         Predictions of rows that were left out, what was to be predicted, and weights.
-    error : float
-        Their mean squared error, summed over the outputs.
     """
     first, y, w = merge_repeated_rows(Z, y, w, keys)
     if first is not None:
         Z, keys = Z[first], keys[first]
     w = w / w.mean()  # the penalty is relative to the number of distinct rows
     if len(Z) == 1:  # nothing but its target is known
-        return Z.new_zeros(y.shape[1], Z.shape[1]), y[0], (y, y, w), 0.0
+        return Z.new_zeros(y.shape[1], Z.shape[1]), y[0], (y, y, w)
     some = slice(None) if len(Z) <= _LEFT_OUT else keys.argsort()[:_LEFT_OUT]
     Z_some, y_some, w_some = Z[some], y[some], w[some]
     alphas = ALPHAS * float(w_some @ Z_some.square().sum(1) / w_some.sum())
@@ -97,7 +95,7 @@ def solve_left_out(Z, y, w, keys):
     if len(Z) > _LEFT_OUT:
         solved = solve_ridge(Z.numpy(), y.numpy(), w.numpy(), float(alphas[best]))
         weights, bias = torch.from_numpy(solved[0].T), torch.from_numpy(solved[1])
-    return weights.T, bias, (predictions, y_some, w_some), float(errors[best])
+    return weights.T, bias, (predictions, y_some, w_some)
 
 
 def _path(Z, y, w, alphas):

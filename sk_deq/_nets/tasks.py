@@ -82,17 +82,14 @@ class Classification:
         return 2 * (columns[:, -1:] if self.n_outputs <= 2 else columns) - 1
 
     def solve_left_out(self, Z, target, weight, keys):
-        """Weights and bias of the readout by ridge regression, as calibrated logits, and its error.
-
-        The error is that of the rows when left out.
-        """
-        weights, bias, left_out, error = solve_left_out(Z, self.as_numbers(target), weight, keys)
+        """Weights and bias of the readout by ridge regression, as calibrated logits."""
+        weights, bias, left_out = solve_left_out(Z, self.as_numbers(target), weight, keys)
         predictions, targets, weight = left_out
         known = learnable(targets, weight, torch.arange(len(weight)), at_once=False)
         factor = fit_temperature(predictions, targets, weight * known)
         if self.n_outputs == 2:
             weights, bias = (torch.cat([-part, part]) / 2 for part in (weights, bias))
-        return factor * weights, factor * bias, error
+        return factor * weights, factor * bias
 
 
 @storable
@@ -162,6 +159,5 @@ class Regression:
         return target.double()
 
     def solve_left_out(self, Z, target, weight, keys):
-        """Weights and bias of the readout by ridge regression, and its error when left out."""
-        weights, bias, _, error = solve_left_out(Z, self.as_numbers(target), weight, keys)
-        return weights, bias, error
+        """Weights and bias of the readout by ridge regression."""
+        return solve_left_out(Z, self.as_numbers(target), weight, keys)[:2]
