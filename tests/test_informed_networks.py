@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -223,6 +224,30 @@ def test_training_that_does_not_pay_leaves_the_start(network, monkeypatch):
     monkeypatch.setattr("sk_deq._nets.pays._FEWEST", 1000)
     few = clone(model).fit(X, y)
     np.testing.assert_array_equal(few.predict(X), start.predict(X))
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS + [DEQRegressor])
+def test_of_few_rows_the_readout_alone_is_trained(network):
+    X, y = _diabetes()
+    if network in CLASSIFIERS:
+        y = np.digitize(y, np.quantile(y, [0.3, 0.6]))  # noisy, so that training pays
+    start = network(64, train="readout", random_state=0).fit(X, y)
+    model = network(64, random_state=0).fit(X, y)
+    weights, before = model.module_.state_dict(), start.module_.state_dict()
+    for name in weights:
+        if name.startswith("features"):
+            assert torch.equal(weights[name], before[name])
+    assert not model.module_.training and not model.module_.features.training
+    if network is DEQRegressor:  # its readout has the least squared error already
+        np.testing.assert_array_equal(model.predict(X), start.predict(X))
+        return
+    assert not torch.equal(weights["readout.weight"], before["readout.weight"])
+    losses = [log_loss(y, fitted.predict_proba(X)) for fitted in (start, model)]
+    assert losses[1] < losses[0]
+    assert model.history_[-1]["train_loss"] < model.history_[0]["train_loss"]
+    if network is DEQClassifier:  # solved once, at the start
+        assert model.fixed_point_n_iter_ == start.fixed_point_n_iter_
+        assert model.fixed_point_residual_ <= model.tol
 
 
 def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch):

@@ -9,7 +9,7 @@ from scipy.linalg import LinAlgWarning
 
 from sk_deq import DEQKernelRidge
 from sk_deq._row_keys import merge_repeated_rows, row_keys
-from sk_deq._solve.exact import solve_cholesky, solve_eigh
+from sk_deq._solve.exact import _inverse, solve_cholesky, solve_eigh
 
 
 def _problem(n=25, seed=0, weighted=True):
@@ -29,6 +29,16 @@ def _normal_equations(K, y, w, alpha):
     system[:n, n] = system[n, :n] = 1
     solution = torch.linalg.solve(system, torch.cat([y, torch.zeros(1, y.shape[1])]))
     return solution[:n], solution[n]
+
+
+@pytest.mark.parametrize("n", [1, 128, 129, 301, 520])
+def test_the_inverse_of_a_triangle_does_not_read_what_is_above(n):
+    rng = np.random.default_rng(0)
+    square = torch.from_numpy(rng.normal(size=(n, n)) / n + np.diag(rng.uniform(1, 2, n)))
+    found = _inverse(square.clone())
+    identity = torch.eye(n, dtype=torch.float64)
+    torch.testing.assert_close(found @ square.tril(), identity, rtol=0, atol=1e-12)
+    assert torch.equal(found, found.tril())
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 100.0])

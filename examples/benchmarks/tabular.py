@@ -271,6 +271,7 @@ MODELS = {
         MLPClassifier((256,), max_iter=500, random_state=0),
         _standardised(MLPRegressor((256,), max_iter=500, random_state=0)),
     ),
+    "mlp_300": {False: lambda p: MLPClassifier((256,), max_iter=300, random_state=0)},
     "knn": _plain(KNeighborsClassifier(), KNeighborsRegressor()),
     "ntk": _pair(_ntk_model),
     "lgbm": _pair(_lightgbm),

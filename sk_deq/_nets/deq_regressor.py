@@ -48,15 +48,15 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays (a DEQ: of at least 1,000 rows); a
-        copy is trained on four fifths of the rows, and the epoch with the least loss on the others
-        is the last, which may be none. It is "all" without a search, with callbacks, and with rows
-        to stop early on.
+        after a search, every weight is trained where it pays, with 1,000 rows or more; a copy is
+        trained on four fifths of the rows, and the epoch with the least loss on the others is the
+        last, which may be none. It is "all" without a search, with callbacks, and with rows to stop
+        early on.
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
         Relative change of a row's pre-activations at which its fixed point counts as found; in the
-        steps of training 0.001, if that is larger.
+        steps of training 0.01, if that is larger.
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"

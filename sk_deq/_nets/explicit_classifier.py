@@ -61,10 +61,10 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays (a DEQ: of at least 1,000 rows); a
-        copy is trained on four fifths of the rows, and the epoch with the least loss on the others
-        is the last, which may be none. It is "all" without a search, with callbacks, and with rows
-        to stop early on.
+        after a search, every weight is trained where it pays, or the readout alone with fewer than
+        1,000 rows; a copy is trained on four fifths of the rows, and the epoch with the least loss
+        on the others is the last, which may be none. It is "all" without a search, with callbacks,
+        and with rows to stop early on.
     teacher : DEQClassifier, DEQKernelRidgeClassifier, FrozenEstimator or None, default=None
         A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;
@@ -72,18 +72,18 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         `from_kernel_ridge`. Wrap it in a FrozenEstimator where estimators are cloned, as in
         cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is at least 20 and as many as make 150
-        batches, or 80 after a search.
+        Passes over the data. "auto" is at least 20 and as many as make 150 batches, or after a
+        search 80, of the readout alone 240.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
-        0.001 after a search or from a teacher's weights.
+        0.001 after a search (0.003 for the readout alone) or from a teacher's weights.
     weight_decay : float or "auto", default="auto"
         AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights; after a search weights
-        decay towards where training began, and "auto" is 10. With train="readout" and
-        hyperparameters=None: penalty c of the mean loss plus c ``|v|^2`` / 2, v the readout's
-        weights; "auto" is 1e-5.
+        decay towards where training began, and "auto" is 10, for the readout alone 1. With
+        train="readout" and hyperparameters=None: penalty c of the mean loss plus c ``|v|^2`` / 2, v
+        the readout's weights; "auto" is 1e-5.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of the rows, stop when their loss no longer falls,
         and keep the best weights. False trains on every row.
