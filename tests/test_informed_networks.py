@@ -226,7 +226,7 @@ def test_training_that_does_not_pay_leaves_the_start(network, monkeypatch):
     np.testing.assert_array_equal(few.predict(X), start.predict(X))
 
 
-@pytest.mark.parametrize("network", CLASSIFIERS + [DEQRegressor])
+@pytest.mark.parametrize("network", [*CLASSIFIERS, DEQRegressor])
 def test_of_few_rows_the_readout_alone_is_trained(network):
     X, y = _diabetes()
     if network in CLASSIFIERS:
