@@ -95,7 +95,8 @@ class Lesson:
 
     def of_readout(self):
         """The Lesson of the readout alone, whose rows are features."""
-        lesson, self.module.training = copy(self), False
+        self.module.eval()
+        lesson = copy(self)
         layers = OrderedDict(features=nn.Identity(), readout=self.module.readout)
         lesson.module, lesson.features_stay = nn.Sequential(layers), True
         return lesson

@@ -15,7 +15,7 @@ _STEPS = {"classification": 12, "regression": 24}
 _JUDGED_STEPS, _OF_ROWS = 24, 1500  # steps if others judge, for so many rows
 # pulls the logarithms of the weights to their mean, as strongly as so many rows
 _PRIOR = {"classification": 0.5, "regression": 0.1}
-_ROWS = 500  # that a step looks at, at most
+_ROWS = 500  # that a step looks at
 _PROMISE = 0.97  # if two fifths of the steps do not lower it below this, the others are left out;
 # if others judge, below 1
 
@@ -120,5 +120,5 @@ def _descend(data, parameters, others, low, high, judged):
 def _blocks(data):
     """Its rows in parts of equal size, which differ from step to step."""
     n = len(data.X)
-    count = -(-n // _ROWS)
+    count = max(1, round(n / _ROWS))
     return [data.part(slice(k * n // count, (k + 1) * n // count)) for k in range(count)]
