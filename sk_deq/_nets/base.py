@@ -112,10 +112,9 @@ class BaseNetwork(DEQEstimator):
         lesson = Lesson(module, scaler, task, distillation, searched)
         known = fitted | lesson.fitted | {"_like": like}  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
-        data, diverged = lesson.tensors(X, target, weight), None
+        data, diverged, last = lesson.tensors(X, target, weight), None, None
         net = self._net if again and partial else None
         with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
-            last = None
             if lesson.begins_solved and not again:
                 keys = keys_of(X)
                 Z = lesson.begin(*data, keys)
@@ -127,9 +126,8 @@ class BaseNetwork(DEQEstimator):
                 fitted = self._fit_readout(lesson, *data, begin)
             else:
                 fitted, diverged = self._train(
-                    lesson, data, valid and lesson.tensors(*valid), batch_size, generator, begin,
-                    partial=partial, before=self.history_ if again and partial else [], net=net,
-                    last=last,
+                    lesson, data, valid, batch_size, generator, begin, last, partial=partial,
+                    before=self.history_ if again and partial else [], net=net,
                 )  # fmt: skip
             forget(self, "agreement_", *(() if again else _FOUND))
             for name, value in (known | fitted).items():
@@ -299,8 +297,8 @@ class BaseNetwork(DEQEstimator):
 
         return epochs_that_pay(lesson, data, Z, keys, losses)
 
-    def _train(self, lesson, data, valid, batch_size, generator, begin, *, partial, before, net,
-               last):  # fmt: skip
+    def _train(self, lesson, data, valid, batch_size, generator, begin, last, *, partial, before,
+               net):  # fmt: skip
         """Train a lesson's module; if `partial`: one more epoch at a constant rate, by `net`.
 
         Returns the fitted attributes; `before` is the history so far. Epochs up to `last` are
@@ -317,6 +315,7 @@ class BaseNetwork(DEQEstimator):
             )  # fmt: skip
         told = None if partial else begin(max_epochs=last or max_epochs)
         tell = told if hasattr(self, "_skl_callbacks") else None
+        valid = valid and lesson.tensors(*valid)
         epochs, diverged = train(net, data, valid, generator, tell, self)
         lesson.module.eval()
         if told is not None:

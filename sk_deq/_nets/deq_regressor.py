@@ -48,10 +48,10 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays, with 1,000 rows or more; a copy is
-        trained on four fifths of the rows, and the epoch with the least loss on the others is the
-        last, which may be none. It is "all" without a search, with callbacks, and with rows to stop
-        early on.
+        after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
+        readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
+        the rows, and the epoch with the least loss on the others is the last, which may be none. It
+        is "all" without a search, with callbacks, and with rows to stop early on.
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -60,13 +60,13 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is at least 20 and as many as make 150
-        batches, or 80 after a search.
+        Passes over the data. "auto" is at least 20 and as many as make 150 batches, or after a
+        search 80, of the readout alone 240.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005,
-        or 0.001 after a search.
+        0.001 after a search, then 0.003 for the readout alone.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
         squared error plus c ``|v|^2``, v the readout's weights; "auto" is 1e-5.

@@ -61,10 +61,10 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays, or the readout alone with fewer than
-        1,000 rows; a copy is trained on four fifths of the rows, and the epoch with the least loss
-        on the others is the last, which may be none. It is "all" without a search, with callbacks,
-        and with rows to stop early on.
+        after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
+        readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
+        the rows, and the epoch with the least loss on the others is the last, which may be none. It
+        is "all" without a search, with callbacks, and with rows to stop early on.
     teacher : DEQClassifier, DEQKernelRidgeClassifier, FrozenEstimator or None, default=None
         A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;

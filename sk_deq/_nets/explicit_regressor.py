@@ -60,7 +60,8 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     train : {"auto", "all", "readout"}, default="auto"
         "all": every weight is trained, by AdamW with a one-cycle learning rate. "readout": the
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
-        after a search, every weight is trained where it pays; a copy is trained on four fifths of
+        after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
+        readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
         the rows, and the epoch with the least loss on the others is the last, which may be none. It
         is "all" without a search, with callbacks, and with rows to stop early on.
     teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
@@ -70,13 +71,13 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         `from_kernel_ridge`. Wrap it in a FrozenEstimator where estimators are cloned, as in
         cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
-        Passes over the data. "auto" is at least 20 and as many as make 150
-        batches, or 80 after a search.
+        Passes over the data. "auto" is at least 20 and as many as make 150 batches, or after a
+        search 80, of the readout alone 240.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
-        0.001 after a search or from a teacher's weights.
+        0.001 after a search (0.003 for the readout alone) or from a teacher's weights.
     weight_decay : float or "auto", default="auto"
         train="all": AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights.
         train="readout": penalty c of the mean squared error plus c ``|v|^2``, v the readout's
