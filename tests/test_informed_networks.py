@@ -21,7 +21,7 @@ from sk_deq import (
     EquivalentExplicitRegressor,
     KernelMatcher,
 )
-from sk_deq._nets.lesson import keys_of
+from sk_deq._nets.lesson import keys_of, scaled_rows
 from sk_deq._nets.pays import _held_out
 from sk_deq._nets.readout import solve_left_out
 from sk_deq._row_keys import row_keys
@@ -248,6 +248,24 @@ def test_of_few_rows_the_readout_alone_is_trained(network):
     if network is DEQClassifier:  # solved once, at the start
         assert model.fixed_point_n_iter_ == start.fixed_point_n_iter_
         assert model.fixed_point_residual_ <= model.tol
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS + REGRESSORS)
+def test_a_warm_start_solves_for_the_readout_of_the_same_features(network):
+    X, y = _wine() if network in CLASSIFIERS else _diabetes()
+    model = network(32, train="readout", warm_start=True, random_state=0).fit(X[::2], y[::2])
+    features = {k: v.clone() for k, v in model.module_.features.state_dict().items()}
+    before = model.module_.readout.weight.clone()
+    model.fit(X, y)
+    assert all(torch.equal(v, features[k]) for k, v in model.module_.features.state_dict().items())
+    rows, task = torch.as_tensor(X), model._task
+    Z = model.module_.features(scaled_rows(model.module_, model._scaler, rows)).detach().double()
+    target = task.to_network(task.encode(y))
+    weights, bias = task.solve_left_out(Z, target, torch.ones(len(X)).double(), keys_of(rows))
+    readout = model.module_.readout
+    torch.testing.assert_close(readout.weight.double(), weights, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(readout.bias.double(), bias, rtol=1e-5, atol=1e-7)
+    assert model.n_iter_ == 1 and not torch.allclose(readout.weight, before, rtol=1e-2)
 
 
 def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch):

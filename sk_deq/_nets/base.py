@@ -115,7 +115,7 @@ class BaseNetwork(DEQEstimator):
         data, diverged, last = lesson.tensors(X, target, weight), None, None
         net = self._net if again and partial else None
         with unchanged_on_error(module, *([] if net is None else [net.optimizer_])):
-            if lesson.begins_solved and not again:
+            if lesson.begins_solved and (self._solves_readout or not again):
                 keys = keys_of(X)
                 Z = lesson.begin(*data, keys)
                 if not (self._solves_readout or valid or partial or self.callbacks):

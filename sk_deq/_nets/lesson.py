@@ -60,9 +60,19 @@ class Lesson:
         return scaled_rows(self.module, self.scaler, X), target, weight.to(like)
 
     def begin(self, rows, target, weight, keys):
-        """Solve for the readout; returns the features (n, width), `start` is what to tell of it.
+        """Solve for the module's readout; `start` is then what to tell of it.
 
-        Parameters as for `begin_readout`, but for rows as the network takes them.
+        Parameters
+        ----------
+        rows : tensor of shape (n, n_encoded)
+            As `tensors` gives them, as do target and weight.
+        target : tensor of shape (n,) or (n, n_outputs)
+        weight, keys : tensors of shape (n,)
+
+        Returns
+        -------
+        tensor of shape (n, width)
+            The features of the rows.
         """
         begin, statistics = time.perf_counter(), SolverStatistics()
         with reported_to(self.module.features, statistics):
