@@ -174,6 +174,7 @@ for name in NETWORKS:
     row(fit(name, max_epochs=0), InvalidParameterError, "'max_epochs' parameter")
     row(fit(name, batch_size=-1), InvalidParameterError, "'batch_size' parameter")
     row(fit(name, weight_decay=-1e-3), InvalidParameterError, "'weight_decay' parameter")
+    row(fit(name, input_dropout=1.0), InvalidParameterError, "'input_dropout' parameter")
     row(fit(name, train="some"), InvalidParameterError, "'train' parameter")
     row(fit(name, validation_fraction=1.0), InvalidParameterError, "'validation_fraction'")
     row(fit(name, callbacks=["stop"]), TypeError, "callback")

@@ -70,7 +70,10 @@ def assert_same_end(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parameters", [{}, {"early_stopping": True, "n_iter_no_change": 2}])
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"early_stopping": True, "n_iter_no_change": 2}, {"input_dropout": 0.2}],
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_end_with_the_same_bits(name, parameters, tmp_path):
     X, y = data_for(name)

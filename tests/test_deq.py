@@ -682,3 +682,46 @@ def test_a_pickle_from_a_second_gpu_loads_where_there_is_one_or_none(monkeypatch
     assert moved == [present] and other.device_ == present
     if present == "cpu":
         np.testing.assert_array_equal(other.predict_proba(X), expected)
+
+
+def test_input_dropout_sets_a_share_to_zero_and_keeps_the_mean():
+    net = TrainingNet(torch.nn.Identity, criterion=None, lr=0.1, input_dropout=0.2)
+    net.generator = torch.Generator().manual_seed(0)
+    X = torch.full((1000, 100), 3.0)
+    thinned = net._thinned(X)
+    assert_allclose(thinned.unique(), [0, 3 / 0.8], rtol=1e-6)
+    assert abs(float((thinned == 0).double().mean()) - 0.2) < 5 * (0.16 / X.numel()) ** 0.5
+    assert not torch.equal(thinned, net._thinned(X))
+
+
+SMALL_BATCHES = {"hyperparameters": None, "batch_size": 50, "width": 16, "max_epochs": 3}
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_inputs_are_dropped_of_classifiers_of_many_columns_in_batches(cls, monkeypatch):
+    X, y = load_wine(return_X_y=True)
+    X = scale(X)
+
+    def weights(input_dropout, **params):
+        model = cls(**{**SMALL_BATCHES, **params}, random_state=0)
+        return model.set_params(input_dropout=input_dropout).fit(X, y).module_.state_dict()
+
+    def equal(one, two):
+        return all(torch.equal(one[key], two[key]) for key in one)
+
+    none, some = weights(0.0), weights(0.15)
+    assert not equal(none, some) and equal(some, weights(0.15))
+    assert equal(weights("auto"), none)  # wine has few columns
+    monkeypatch.setattr("sk_deq._nets.base._MANY_COLUMNS", 12)
+    assert equal(weights("auto"), some if hasattr(cls, "predict_proba") else none)
+    in_one = {"batch_size": 200}
+    assert equal(weights("auto", **in_one), weights(0.0, **in_one))
+
+
+def test_predictions_drop_nothing():
+    X, y = load_wine(return_X_y=True)
+    model = DEQClassifier(**SMALL_BATCHES, input_dropout=0.5, random_state=0).fit(scale(X), y)
+    once, again = (model.predict_proba(scale(X)) for _ in range(2))
+    assert_array_equal(once, again)
+    by_hand = model.module_(model._scaler.transform(torch.tensor(scale(X))).float())
+    assert_allclose(by_hand.softmax(1).detach(), once, atol=1e-5)

@@ -331,3 +331,12 @@ def test_larger_tables_are_not_searched(monkeypatch):
     model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0).fit(X, y)
     assert not hasattr(model, "encoding_") and model.center_ and model.n_iter_ == 2
     assert hasattr(model.fit(X[:199], y[:199]), "encoding_")
+
+
+def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
+    X, y = _diabetes()
+    monkeypatch.setattr("sk_deq._nets.base._MOST_OF_MANY", 199)
+    model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0)
+    assert hasattr(model.fit(X, y), "encoding_")
+    monkeypatch.setattr("sk_deq._nets.base._MANY_COLUMNS", 9)
+    assert not hasattr(model.fit(X, y), "encoding_")

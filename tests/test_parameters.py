@@ -46,6 +46,7 @@ OTHERS = {
     "feature_weights": (None, {**SEARCH, "encoding": None}),
     "fixed_point_solver": ("anderson", {}),
     "hyperparameters": ("loo", {"hyperparameters": None, "train": "readout"}),
+    "input_dropout": (0.5, {}),
     "input_scaling": (None, {}),
     "input_var": (0.3, {}),
     "kernel": ("ntk", {}),

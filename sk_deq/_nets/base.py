@@ -1,6 +1,5 @@
 """What the four network estimators share: the order of the steps of a fit, and predictions."""
 
-import time
 from collections import OrderedDict
 from functools import partial as bind
 from numbers import Integral, Real
@@ -24,8 +23,8 @@ from .._torch import make_generator, resolve_dtype, to_tensor
 from .._validation import validate_data
 from .._warn import warn
 from .choice import NETWORK_PARAMETERS, choose
-from .evaluation import SolverStatistics, forward_in_passes, reported_to
-from .lesson import Lesson, keys_of, mean_one, scaled_rows, set_readout, weighted_rows
+from .evaluation import forward_in_passes
+from .lesson import Lesson, hold_out, keys_of, mean_one, scaled_rows, weighted_rows
 from .pays import epochs_that_pay
 from .resumable import require_resumable
 from .starts import TRAINING_TOL
@@ -33,9 +32,11 @@ from .starts import TRAINING_TOL
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS = 20
 _MIN_STEPS = {"labels": 150, "teacher": 150, "start": 80, "readout": 240}  # by what is trained
-_MOST_SEARCHED = 5000  # rows
+_MOST_SEARCHED = 50_000  # rows: the features of all are in memory at the start
+_MANY_COLUMNS, _MOST_OF_MANY = 256, 5000  # of more columns than these no more rows: images
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
+_DROPOUT = 0.15  # of the inputs, where the many columns of many rows are trained on from scratch
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
@@ -63,6 +64,7 @@ class BaseNetwork(DEQEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "input_dropout": [Interval(Real, 0, 1, closed="left"), _AUTO],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -90,10 +92,10 @@ class BaseNetwork(DEQEstimator):
         random_state = check_random_state(self.random_state)
         valid = self._given_validation(task, X_val, y_val)
         if self.early_stopping and valid is None and not partial:
-            (X, target, weight), valid = self._hold_out(X, target, weight, random_state)
+            (X, target, weight), valid = hold_out(self, (X, target, weight), random_state)
         batch_size = _BATCH_SIZE if self.batch_size == "auto" else self.batch_size
         generator = make_generator(random_state)
-        searched = hasattr(self, "encoding_") if again else self._searches(len(X))
+        searched = hasattr(self, "encoding_") if again else self._searches(X)
         if again:  # not in the order of an earlier call
             generator.manual_seed(generator.initial_seed() + self._n_epochs)
             module, scaler, fitted = self.module_, self._scaler, {"_n_epochs": self._n_epochs}
@@ -186,17 +188,6 @@ class BaseNetwork(DEQEstimator):
             raise ValueError(f"y_val does not fit y: {error}") from error
         return X_val, target, torch.ones(len(X_val), dtype=torch.float64, device=X_val.device)
 
-    def _hold_out(self, X, target, weight, random_state):
-        """The training rows and those to stop early on."""
-        from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
-
-        splitter = ShuffleSplit if self._numeric else StratifiedShuffleSplit
-        split = splitter(1, test_size=self.validation_fraction, random_state=random_state)
-        labels = None if self._numeric else target.cpu().numpy()
-        parts = next(split.split(np.empty(len(X)), labels))
-        parts = [to_tensor(part, device=X.device) for part in parts]
-        return [(X[i], target[i], weight[i]) for i in parts]
-
     def _with_unlabeled(self, X_unlabeled, X, target, weight):
         """With further rows for a teacher to label: their targets are never looked at."""
         dtypes = float_dtypes(X_unlabeled)
@@ -205,9 +196,10 @@ class BaseNetwork(DEQEstimator):
         more = rows, unused, weight.new_ones(len(rows))
         return [torch.cat(pair) for pair in zip((X, target, weight), more, strict=True)]
 
-    def _searches(self, n_rows):
-        """Whether what is "auto" is searched for; larger tables suit training from scratch."""
-        return self.hyperparameters == "loo" and n_rows <= _MOST_SEARCHED
+    def _searches(self, X):
+        """Whether what is "auto" is searched for; many images suit training from scratch."""
+        most = _MOST_OF_MANY if X.shape[1] > _MANY_COLUMNS else _MOST_SEARCHED
+        return self.hyperparameters == "loo" and len(X) <= most
 
     @property
     def _solves_readout(self):
@@ -262,15 +254,15 @@ class BaseNetwork(DEQEstimator):
             return self.max_epochs
         return max(-(-_MIN_STEPS[lesson.kind] // -(-n_rows // batch_size)), _MIN_EPOCHS)
 
-    def _new_net(self, lesson, module, batch_size, max_epochs, **settings):
-        """The TrainingNet of a module that learns a lesson."""
+    def _new_net(self, lesson, module, n_rows, batch_size, max_epochs, **settings):
+        """The TrainingNet of a module that learns a lesson from so many rows."""
         from .training import make_net
 
         lr, weight_decay = self._rates(lesson)
         return make_net(
             module, criterion=lesson.loss, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
             weight_decay=weight_decay, to_start=lesson.from_start, accuracy=lesson.task.accuracy,
-            **settings,
+            input_dropout=self._dropout(lesson, n_rows > batch_size), **settings,
         )  # fmt: skip
 
     def _keeps_features(self, lesson, n_rows):
@@ -292,7 +284,9 @@ class BaseNetwork(DEQEstimator):
 
         def losses(module, data, valid):
             patience = max(1, max_epochs // 2)  # epochs that bring nothing end the trial
-            net = self._new_net(lesson, module, batch_size, max_epochs, patience=patience)
+            net = self._new_net(
+                lesson, module, len(data[0]), batch_size, max_epochs, patience=patience
+            )
             return [epoch["valid_loss"] for epoch in train(net, data, valid, generator)[0]]
 
         return epochs_that_pay(lesson, data, Z, keys, losses)
@@ -309,7 +303,8 @@ class BaseNetwork(DEQEstimator):
         max_epochs = self._max_epochs(lesson, len(data[0]), batch_size)
         if net is None:
             net = self._new_net(
-                lesson, lesson.module, batch_size, 1 if partial else max_epochs, last=last,
+                lesson, lesson.module, len(data[0]), batch_size, 1 if partial else max_epochs,
+                last=last,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
                 callbacks=self.callbacks, one_cycle=not partial,
             )  # fmt: skip
@@ -335,25 +330,22 @@ class BaseNetwork(DEQEstimator):
         auto, given = self._auto_rates[lesson.kind], (self.lr, self.weight_decay)
         return [a if value == "auto" else value for a, value in zip(auto, given, strict=True)]
 
+    def _dropout(self, lesson, in_batches):
+        """Share of the inputs that a step of training sets to 0."""
+        if self.input_dropout != "auto":
+            return 0.0 if lesson.features_stay else self.input_dropout
+        wide = lesson.kind == "labels" and self.n_features_in_ > _MANY_COLUMNS
+        return _DROPOUT if wide and in_batches and not self._numeric else 0.0
+
     def _fit_readout(self, lesson, rows, target, weight, begin):
         """Leave the random features as they are; solve for the readout, if that is not yet done."""
-        told, start, statistics = begin(), time.perf_counter(), SolverStatistics()
-        features, readout, n_iter = lesson.module.features, lesson.module.readout, 1
+        told, n_iter = begin(), 1
         lesson.module.eval()
-        if lesson.begins_solved:
-            solved = lesson.start
-        else:
-            with reported_to(features, statistics):
-                Z = forward_in_passes(features, rows)
+        if not lesson.begins_solved:
             decay = _READOUT_PENALTY if self.weight_decay == "auto" else self.weight_decay
-            Z = Z.double().cpu().numpy()  # whatever the network's dtype: solvers want precision
-            weights, bias, n_iter = lesson.task.solve_readout(
-                Z, target.cpu().numpy(), weight.double().cpu().numpy(), decay * len(Z)
-            )
-            set_readout(readout, to_tensor(weights), to_tensor(bias))
-            solved = {"seconds": time.perf_counter() - start, **statistics.summary()}
+            n_iter = lesson.solve_readout(rows, target, weight, decay)
         told.end()
-        return {"n_iter_": n_iter, "_net": None, **_reported([{"epoch": 1, **solved}])}
+        return {"n_iter_": n_iter, "_net": None, **_reported([{"epoch": 1, **lesson.start}])}
 
     def _complain(self, diverged, lesson):
         """Warn of what went wrong; `diverged` is the loss gone back to, if one was not finite."""

@@ -53,7 +53,7 @@ class DEQFeatures:
         activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
-        searched = self._searches(len(X))
+        searched = self._searches(X)
         narrow = searched and self.width < _WIDE
         contract = narrow or not (self._solves_readout or searched)
         if contract and not narrow and gain > _TOLD_FROM * MAX_GAIN:

@@ -119,13 +119,13 @@ class ExplicitFeatures:
             given["kernel"] = self.kernel
         return {"center": True, **given} if self._by_numbers else given
 
-    def _units(self, n_rows, exact):
-        """Units of a hidden layer of a network for so many rows, matched exactly or by numbers."""
+    def _units(self, X, exact):
+        """Units of a hidden layer of a network for rows X, matched exactly or by numbers."""
         if self.width != "auto":
             return self.width
-        searched = self.teacher is None and self._searches(n_rows)
+        searched = self.teacher is None and self._searches(X)
         wide_from = _WIDE_FROM["regression" if self._numeric else "classification"]
-        return _WIDE if exact and searched and n_rows > wide_from else _WIDTH
+        return _WIDE if exact and searched and len(X) > wide_from else _WIDTH
 
     def _make_features(self, preparation, X, parameters, generator):
         """The matched network on prepared rows, and what it was matched to."""
@@ -148,15 +148,15 @@ class ExplicitFeatures:
                 )
             rows = nn.functional.pad(rows, (0, 1), value=bias_var**0.5)
             match = exact_match(spec, kernel, row_norms(rows).cpu())
-            width = self._units(len(X), exact=True)
+            width = self._units(X, exact=True)
             features = ExactNetwork(rows.shape[1] - 1, width, match, **options)
         else:
             setting = "center=False cannot be matched: matching='high_dim'"
             require_high_dim(spec.center, 0.0, kernel, setting, "matching='exact'")
             # what a readout alone learns from is the conjugate kernel: it gets the NTK's numbers
-            matched = "ck" if self._solves_readout or self._searches(len(X)) else kernel
+            matched = "ck" if self._solves_readout or self._searches(X) else kernel
             match = solve_matching(deq_numbers(spec, kernel), spec.tau0, matched, self.n_layers)
-            width, tau0 = self._units(len(X), exact=False), scaler.tau0_ or 1.0
+            width, tau0 = self._units(X, exact=False), scaler.tau0_ or 1.0
             features = ExplicitNetwork(rows.shape[1], width, match.layers, tau0=tau0, **options)
         return features, {"match_": match, "kernel_": kernel, "width_": width}
 

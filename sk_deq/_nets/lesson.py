@@ -2,8 +2,11 @@
 
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from copy import copy
+from functools import partial
 
+import numpy as np
 import torch
 from sklearn.utils.validation import _check_sample_weight
 from torch import nn
@@ -74,13 +77,42 @@ class Lesson:
         tensor of shape (n, width)
             The features of the rows.
         """
-        begin, statistics = time.perf_counter(), SolverStatistics()
-        with reported_to(self.module.features, statistics):
-            Z = forward_in_passes(self.module.features, rows)
-        Z = Z[first_copies(keys).to(Z.device)]  # copies of a row may have been rounded apart
-        self.begin_readout(self.module.readout, Z, target, weight, keys)
-        self.start = {"seconds": time.perf_counter() - begin, **statistics.summary()}
+        with self._started() as features_of:
+            Z = features_of(rows)
+            Z = Z[first_copies(keys).to(Z.device)]  # copies of a row may have been rounded apart
+            self.begin_readout(self.module.readout, Z, target, weight, keys)
         return Z
+
+    def solve_readout(self, rows, target, weight, penalty):
+        """Solve a convex problem for the module's readout; `start` is then what to tell of it.
+
+        Parameters
+        ----------
+        rows, target, weight : tensors
+            As `tensors` gives them.
+        penalty : float
+            Of |v|^2 / 2 against the mean loss, v the readout's weights.
+
+        Returns
+        -------
+        int
+            The number of iterations.
+        """
+        with self._started() as features_of:
+            Z = features_of(rows).double().cpu().numpy()  # solvers want precision
+            weights, bias, n_iter = self.task.solve_readout(
+                Z, target.cpu().numpy(), weight.double().cpu().numpy(), penalty * len(Z)
+            )
+            set_readout(self.module.readout, to_tensor(weights), to_tensor(bias))
+        return n_iter
+
+    @contextmanager
+    def _started(self):
+        """Give a function of rows to features; `start` is then what to tell of the block."""
+        begin, statistics, features = time.perf_counter(), SolverStatistics(), self.module.features
+        with reported_to(features, statistics):
+            yield partial(forward_in_passes, features)
+        self.start = {"seconds": time.perf_counter() - begin, **statistics.summary()}
 
     def begin_readout(self, readout, Z, target, weight, keys):
         """Solve for a readout in closed form, the penalty chosen by leave-one-out.
@@ -137,6 +169,18 @@ def weighted_rows(X, y, sample_weight):
     kept = weight > 0
     _require_some(weight)
     return (X, y, weight) if kept.all() else (X[kept], take(y, kept), weight[kept])
+
+
+def hold_out(estimator, data, random_state):
+    """Rows, targets and weights to train on, and those to stop early on."""
+    from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+    splitter = ShuffleSplit if estimator._numeric else StratifiedShuffleSplit
+    split = splitter(1, test_size=estimator.validation_fraction, random_state=random_state)
+    labels = None if estimator._numeric else data[1].cpu().numpy()
+    parts = next(split.split(np.empty(len(data[0])), labels))
+    parts = [to_tensor(part, device=data[0].device) for part in parts]
+    return [tuple(t[rows] for t in data) for rows in parts]
 
 
 def mean_one(weight):

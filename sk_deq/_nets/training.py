@@ -102,10 +102,10 @@ class TrainingNet(NeuralNet):
     """
 
     def __init__(self, *args, valid=None, weight_decay=0.1, generator=None, statistics=None,
-                 accuracy=None, one_cycle=True, watched=False, to_start=False,
+                 accuracy=None, one_cycle=True, watched=False, to_start=False, input_dropout=0.0,
                  **kwargs):  # fmt: skip
         super().__init__(*args, train_split=None, **kwargs)
-        self.watched, self.to_start = watched, to_start
+        self.watched, self.to_start, self.input_dropout = watched, to_start, input_dropout
         self.valid, self.weight_decay, self.generator = valid, weight_decay, generator
         self.statistics, self.accuracy, self.one_cycle = statistics, accuracy, one_cycle
         self.solving = {}  # how the fixed points of training are solved
@@ -215,6 +215,13 @@ class TrainingNet(NeuralNet):
         share = min(1.0, self.lr * group["lr"] / group["peak"] * self.weight_decay)
         torch._foreach_lerp_(list(self.module_.parameters()), self._start, share)
 
+    def _thinned(self, X):
+        """Rows with the share `input_dropout` of their entries set to 0, the others scaled up."""
+        kept = torch.empty(X.shape, dtype=X.dtype).bernoulli_(
+            1 - self.input_dropout, generator=self.generator
+        )
+        return X * kept.to(X.device).div_(1 - self.input_dropout)
+
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
@@ -231,6 +238,8 @@ class TrainingNet(NeuralNet):
                 self.notify("on_batch_begin", batch=batch, training=training)
             if "starts" in solving:
                 solving["starts"].rows = iterator.rows
+            if training and self.input_dropout:
+                X = self._thinned(X)
             with torch.set_grad_enabled(training), solved_with(module.features, solving):
                 output = module(X)
                 loss = (self.criterion(output, target) * weight).mean()
@@ -317,8 +326,8 @@ class TellEpochs(_OwnCallback):
 def make_net(module, *, patience=None, callbacks=None, last=None, **settings):
     """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
 
-    `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, accuracy and
-    one_cycle; `last` is the epoch after which training ends, None for max_epochs.
+    `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, input_dropout,
+    accuracy and one_cycle; `last` is the epoch after which training ends, None for max_epochs.
     """
     callbacks = copied(callbacks)
     own = [_BestWeights(patience), *([_Last(last)] if last is not None else [])]

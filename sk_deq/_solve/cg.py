@@ -1,13 +1,14 @@
 r"""Kernel ridge regression by conjugate gradients: exact, if need be in memory linear in n.
 
-Solves A z = S y for A = S K S + alpha I (see `leave_one_out`) by products with the kernel matrix.
-Half of that is kept, in tiles, or where it is too large computed anew for every product. The
-preconditioner replaces K by its Nystroem approximation Phi Phi^T on m landmarks (Rudi, Carratino
-and Rosasco, 2017; Frangella, Tropp and Udell, 2023), by Woodbury
+Solves A z + s b = S y, s^T z = 0 for A = S K S + alpha I and s = S 1 (see `leave_one_out`: z is
+M S y, b the constant) by products with the kernel matrix. Half of that is kept, in tiles, or where
+it is too large computed anew for every product. The preconditioner replaces K by its Nystroem
+approximation Phi Phi^T on m landmarks (Rudi, Carratino and Rosasco, 2017; Frangella, Tropp and
+Udell, 2023), by Woodbury
 
     (U U^T + alpha I)^-1 = (I - U (U^T U + alpha I)^-1 U^T) / alpha,      U = S Phi.
 
-One eigendecomposition of U^T U, and one pass over the kernel in a step, serve several penalties.
+One pass over the kernel in a step serves several penalties.
 """
 
 from contextlib import nullcontext
@@ -20,22 +21,23 @@ from .._progress import stage
 from .._torch import single_thread
 from .._warn import warn
 from .exact import Solution, best_candidate
-from .leave_one_out import project
 from .nystroem import tile_rows
 
 _TILE = 2048  # rows and columns of the kernel that are computed at once
-_FEW = 16  # columns that are multiplied by one thread
+_STRIP = 128  # rows of a tile that serve twice while they are at hand
+_FEW = 16  # columns up to which one thread multiplies
 _ROUGHLY = 0.01  # residual at which penalties are compared,
 _STEPS = 30  # that are this far after so many steps
 
 
 def times(A, V):
-    """A V for A (m, n) and few columns V (n, k), as (V^T A^T)^T, which the BLAS do far faster.
+    """A V for A (m, n) and few columns V (n, k), as (V^T A^T)^T, which the BLAS do far faster."""
+    return (V.T @ A.T).T
 
-    By one thread: memory is what it waits for.
-    """
-    with single_thread() if V.shape[1] <= _FEW else nullcontext():
-        return (V.T @ A.T).T
+
+def threads_of(V):
+    """A context for products with columns V (n, k): one thread for few, as memory is the limit."""
+    return single_thread() if V.shape[1] <= _FEW else nullcontext()
 
 
 class Tiles:
@@ -65,9 +67,12 @@ class Tiles:
         """K(X, X) @ V for V (n, k)."""
         out = torch.zeros_like(V)
         for here, there, K in self._kept or self._computed():
-            out[here] += times(K, V[there])
-            if there != here:
-                out[there] += times(K.T, V[here])
+            strips = [M.split(_STRIP) for M in (K, V[here], out[here])]
+            with threads_of(V):
+                for part, v, rows in zip(*strips, strict=True):
+                    rows += times(part, V[there])
+                    if there != here:
+                        out[there] += times(part.T, v)
         return out
 
 
@@ -139,7 +144,7 @@ def _warn_of(residual, tol, max_iter):
 
 
 class System:
-    """A z = S [y - mean, 1] of rows with targets y (n, k), for some weights and penalties.
+    """A z + s b = S y, s^T z = 0 of rows with targets y (n, k), for some weights and penalties.
 
     Parameters
     ----------
@@ -155,7 +160,7 @@ class System:
         self.features = torch.cat([features(part).T for part in tiles.X.split(size)])
 
     def solve(self, w, alphas, tol, max_iter, start=None):
-        """A Solution for each alpha; z (n, n_alphas, k + 1), to start from again; residuals.
+        """A Solution for each alpha; z (n, n_alphas, k), to start from again; residuals.
 
         For weights w (n,); residuals are the largest relative ones of each alpha, (n_alphas,).
 
@@ -164,49 +169,67 @@ class System:
         ValueError
             If an alpha is lost in the rounding of the preconditioner.
         """
-        s, shape = w.sqrt(), (len(w), len(alphas), self.y.shape[1] + 1)
-        mean = w @ self.y / w.sum()
-        b = torch.cat([s[:, None] * (self.y - mean), s[:, None]], 1)
-        of_column = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(shape[2]).to(w)
+        s, shape = w.sqrt(), (len(w), len(alphas), self.y.shape[1])
+        mean, penalties = w @ self.y / w.sum(), torch.tensor(alphas, dtype=torch.float64).to(w)
+        of_column = penalties.repeat_interleave(shape[2])
 
         def product(V, columns):
             return s[:, None] * self.tiles.product(s[:, None] * V) + of_column[columns] * V
 
-        b = b[:, None].expand(shape).flatten(1)
+        target = (s[:, None] * (self.y - mean))[:, None].expand(shape).flatten(1)
         start = None if start is None else start.flatten(1)
-        precondition = self._preconditioner(s, of_column)
-        z, n_iter, residual = _conjugate_gradients(product, precondition, b, start, tol, max_iter)
-        z = z.unflatten(1, shape[1:])
-        r, intercepts, _ = project(z, torch.ones(shape[:2]).to(s), s)
+        z, constant, n_iter, residual = _conjugate_gradients(
+            product, self._preconditioner(s, penalties), target, s, start, tol, max_iter
+        )
+        z, constant = z.unflatten(1, shape[1:]), constant.unflatten(0, shape[1:])
         solutions = [
-            Solution(s[:, None] * r[:, i], mean + intercepts[i], a, n_iter=max(1, n_iter))
+            Solution(s[:, None] * z[:, i], mean + constant[i], a, n_iter=max(1, n_iter))
             for i, a in enumerate(alphas)
         ]
         return solutions, z, residual.unflatten(0, shape[1:]).amax(1)
 
-    def _preconditioner(self, s, alpha):
-        """The inverse of U U^T + alpha I, as a function of columns with an alpha (k,) each."""
+    def _preconditioner(self, s, alphas):
+        """The inverse of U U^T + alpha I where s^T z = 0, of k columns for each of the alphas."""
         U = self.features * s[:, None]
-        values, Q = torch.linalg.eigh(U.T @ U)
-        least, rounding = float(alpha.min()), torch.finfo(s.dtype).eps * values[-1]
-        if least <= len(values) * rounding:
+        gram = U.T @ U
+        least = float(alphas.min())
+        rounding = torch.finfo(s.dtype).eps * float(torch.linalg.norm(gram))
+        if least <= len(gram) * rounding:
             raise ValueError(
                 f"solver='cg' has no preconditioner: alpha={least:.2g} is lost in rounding. Raise "
                 "alpha, or use dtype='float64' or solver='cholesky'."
             )
-        values, U = values.clamp_min(0)[:, None], U @ Q
-        return lambda V: (V - times(U, times(U.T, V) / (values + alpha))) / alpha
+        eye = torch.eye(len(gram), dtype=s.dtype, device=s.device)
+        factors = [torch.linalg.cholesky(gram + a * eye) for a in alphas]
+
+        def inverse(V):
+            with threads_of(V):
+                parts = times(U.T, V).tensor_split(len(alphas), 1)
+                pairs = zip(parts, factors, strict=True)
+                solved = times(U, torch.cat([torch.cholesky_solve(*pair) for pair in pairs], 1))
+            return (V - solved).unflatten(1, (len(alphas), -1)) / alphas[:, None]
+
+        of_s = inverse(s[:, None].expand(-1, len(alphas)))  # (n, n_alphas, 1)
+        share = of_s / torch.einsum("n,nak->ak", s, of_s)
+
+        def precondition(V):
+            solved = inverse(V)
+            return (solved - share * torch.einsum("n,nak->ak", s, solved)).flatten(1)
+
+        return precondition
 
 
-def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
-    """Solve product(x) = b column by column, all at once; a column that has converged rests.
+def _conjugate_gradients(product, precondition, b, s, x, tol, max_iter):
+    """Solve product(x) + s c = b, s^T x = 0 column by column, all at once, for b with s^T b = 0.
 
-    `product` takes columns, and a mask or slice of which they are.
+    A column that has converged rests. `product` takes columns, and a mask or slice of which they
+    are; `precondition` gives columns with s^T z = 0 (Gould, Hribar and Nocedal, 2001).
     """
     size = torch.linalg.vector_norm(b, dim=0)
     size = size.where(size > 0, 1)
     x = torch.zeros_like(b) if x is None else x.clone()
     r = b - product(x, slice(None)) if x.any() else b.clone()
+    constant = _without(s, r)
     p = z = precondition(r)
     rz = (r * z).sum(0)
     with stage("conjugate gradients", max_iter) as told:
@@ -219,9 +242,17 @@ def _conjugate_gradients(product, precondition, b, x, tol, max_iter):
             step = rz[active] / (p[:, active] * Ap).sum(0)
             x[:, active] += step * p[:, active]
             r[:, active] -= step * Ap
+            constant += _without(s, r)
             z = precondition(r)
             following = (r * z).sum(0)
             p = z + p * torch.where(active, following / rz, 0)
             rz = following
             told(f"residual {float(residual.max()):.1e}, ends at {tol:g}")
-    return x, n_iter, residual
+    return x, constant, n_iter, residual
+
+
+def _without(s, r):
+    """Take its share of s from every column of r, in place; the shares."""
+    share = s @ r / (s @ s)
+    r -= s[:, None] * share
+    return share
