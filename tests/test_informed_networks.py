@@ -335,8 +335,20 @@ def test_larger_tables_are_not_searched(monkeypatch):
 
 def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
     X, y = _diabetes()
-    monkeypatch.setattr("sk_deq._nets.base._MOST_OF_MANY", 199)
+    monkeypatch.setattr("sk_deq._nets.base._MANY_ROWS", 199)
     model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0)
     assert hasattr(model.fit(X, y), "encoding_")
     monkeypatch.setattr("sk_deq._nets.base._MANY_COLUMNS", 9)
     assert not hasattr(model.fit(X, y), "encoding_")
+
+
+def test_many_rows_are_trained_on_without_a_trial(monkeypatch):
+    X, y = _diabetes()
+    monkeypatch.setattr("sk_deq._nets.base._MANY_ROWS", 199)
+    monkeypatch.setattr("sk_deq._nets.base.epochs_that_pay", None)
+    model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0).fit(X, y)
+    assert hasattr(model, "encoding_") and model.n_iter_ == 2
+    given = clone(model).set_params(lr=0.003, weight_decay=1.0).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), given.predict(X))
+    with pytest.raises(TypeError, match="not callable"):
+        model.fit(X[:199], y[:199])

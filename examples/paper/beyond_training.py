@@ -185,7 +185,9 @@ def trained_deq(args, X, y, X_test, y_test, width):
     exact = deq_kernel(some, recurrent_var=0.2, tau0=1.0)
     rows = []
     for epochs in [1, 3] if args.quick else [1, 3, 10, 30]:
-        deq = DEQClassifier(hyperparameters=None, **spec, max_epochs=epochs).fit(X, y)
+        deq = DEQClassifier(hyperparameters=None, input_dropout=0, **spec, max_epochs=epochs).fit(
+            X, y
+        )
         Z = outputs(deq.module_.features, some).double().numpy()
         row = {"epochs": epochs, "deq_accuracy": float(deq.score(X_test, y_test))}
         K = Z @ Z.T

@@ -45,7 +45,7 @@ def data(task, k, n, seed):
 
 @cache
 def fitted_deq(task, k, seed, n, width):
-    return DEQClassifier(width=width, hyperparameters=None, random_state=seed).fit(
+    return DEQClassifier(width=width, hyperparameters=None, input_dropout=0, random_state=seed).fit(
         *data(task, k, n, seed)
     )
 

@@ -43,7 +43,7 @@ def rows_of(data_dir, data, n, n_test):
 def trained_deq(data, seed, width, *sizes):
     X, y, X_test, _ = rows_of(*sizes)
     spec = {"width": width, "input_scaling": None, "dtype": "float32", "random_state": seed}
-    deq = DEQClassifier(hyperparameters=None, **spec).fit(X, y)
+    deq = DEQClassifier(hyperparameters=None, input_dropout=0, **spec).fit(X, y)
     return deq, outputs(deq.module_, X_test).argmax(1)
 
 

@@ -31,9 +31,9 @@ from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_EPOCHS = 20
-_MIN_STEPS = {"labels": 150, "teacher": 150, "start": 80, "readout": 240}  # by what is trained
+_MIN_STEPS = {"labels": 150, "teacher": 150, "start": 80, "many": 80, "readout": 240}
+_MANY_ROWS, _MANY_COLUMNS = 5000, 256  # more of both, as of images, are not searched
 _MOST_SEARCHED = 50_000  # rows: the features of all are in memory at the start
-_MANY_COLUMNS, _MOST_OF_MANY = 256, 5000  # of more columns than these no more rows: images
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
 _DROPOUT = 0.15  # of the inputs, where the many columns of many rows are trained on from scratch
@@ -111,7 +111,7 @@ class BaseNetwork(DEQEstimator):
             distillation.begin(module, again)
         if X_unlabeled is not None:
             X, target, weight = self._with_unlabeled(X_unlabeled, X, target, weight)
-        lesson = Lesson(module, scaler, task, distillation, searched)
+        lesson = Lesson(module, scaler, task, distillation, searched, len(X) > _MANY_ROWS)
         known = fitted | lesson.fitted | {"_like": like}  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
         data, diverged, last = lesson.tensors(X, target, weight), None, None
@@ -198,7 +198,7 @@ class BaseNetwork(DEQEstimator):
 
     def _searches(self, X):
         """Whether what is "auto" is searched for; many images suit training from scratch."""
-        most = _MOST_OF_MANY if X.shape[1] > _MANY_COLUMNS else _MOST_SEARCHED
+        most = _MANY_ROWS if X.shape[1] > _MANY_COLUMNS else _MOST_SEARCHED
         return self.hyperparameters == "loo" and len(X) <= most
 
     @property
@@ -273,7 +273,7 @@ class BaseNetwork(DEQEstimator):
         """The epoch that is to be the last, None for max_epochs."""
         from .training import train
 
-        if self.train == "all":
+        if self.train == "all" or lesson.kind == "many":
             return None
         if lesson.distillation is not None:
             return 0 if lesson.distillation.is_ridge else None
@@ -334,8 +334,9 @@ class BaseNetwork(DEQEstimator):
         """Share of the inputs that a step of training sets to 0."""
         if self.input_dropout != "auto":
             return 0.0 if lesson.features_stay else self.input_dropout
-        wide = lesson.kind == "labels" and self.n_features_in_ > _MANY_COLUMNS
-        return _DROPOUT if wide and in_batches and not self._numeric else 0.0
+        images = in_batches and self.n_features_in_ > _MANY_COLUMNS and not self._numeric
+        from_scratch = lesson.kind == "labels" and lesson.distillation is None
+        return _DROPOUT if images and from_scratch else 0.0
 
     def _fit_readout(self, lesson, rows, target, weight, begin):
         """Leave the random features as they are; solve for the readout, if that is not yet done."""

@@ -51,7 +51,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
         readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
         the rows, and the epoch with the least loss on the others is the last, which may be none. It
-        is "all" without a search, with callbacks, and with rows to stop early on.
+        is "all" without a search, with more than 5,000 rows, with callbacks, and with rows to stop
+        early on.
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
@@ -66,10 +67,12 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.005,
-        0.001 after a search, then 0.003 for the readout alone.
+        0.001 after a search, then 0.003 with more than 5,000 rows or for the readout alone.
     weight_decay : float or "auto", default="auto"
-        train="all": AdamW's weight decay, "auto" is 0.1. train="readout": penalty c of the mean
-        squared error plus c ``|v|^2``, v the readout's weights; "auto" is 1e-5.
+        AdamW's weight decay, "auto" is 0.1; after a search weights decay towards where training
+        began, and "auto" is 10, with more than 5,000 rows 1. With train="readout" and
+        hyperparameters=None: penalty c of the mean squared error plus c ``|v|^2``, v the readout's
+        weights; "auto" is 1e-5.
     input_dropout : float or "auto", default="auto"
         Share of the inputs that a step of training sets to 0, scaling up the others. "auto" is 0.15
         for a classifier trained from scratch on more than 256 columns and rows, as images are, and

@@ -38,7 +38,7 @@ class ExplicitFeatures:
     # all weights or the readout from the start that the search gives
     _auto_rates = {
         "labels": (0.003, 0.3), "teacher": (0.001, 0.0), "start": (0.001, 10.0),
-        "readout": (0.003, 1.0),
+        "many": (0.003, 1.0), "readout": (0.003, 1.0),
     }  # fmt: skip
 
     @classmethod

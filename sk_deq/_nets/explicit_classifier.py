@@ -64,7 +64,8 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
         readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
         the rows, and the epoch with the least loss on the others is the last, which may be none. It
-        is "all" without a search, with callbacks, and with rows to stop early on.
+        is "all" without a search, with more than 5,000 rows, with callbacks, and with rows to stop
+        early on.
     teacher : DEQClassifier, DEQKernelRidgeClassifier, FrozenEstimator or None, default=None
         A fitted DEQClassifier to distil: the network learns its probabilities for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;
@@ -78,12 +79,13 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
-        0.001 after a search (0.003 for the readout alone) or from a teacher's weights.
+        0.001 from a teacher's weights or after a search, of at most 5,000 rows and not for the
+        readout alone.
     weight_decay : float or "auto", default="auto"
         AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights; after a search weights
-        decay towards where training began, and "auto" is 10, for the readout alone 1. With
-        train="readout" and hyperparameters=None: penalty c of the mean loss plus c ``|v|^2`` / 2, v
-        the readout's weights; "auto" is 1e-5.
+        decay towards where training began, and "auto" is 10, with more than 5,000 rows or for the
+        readout alone 1. With train="readout" and hyperparameters=None: penalty c of the mean loss
+        plus c ``|v|^2`` / 2, v the readout's weights; "auto" is 1e-5.
     input_dropout : float or "auto", default="auto"
         Share of the inputs that a step of training sets to 0, scaling up the others. "auto" is 0.15
         for a classifier trained from scratch on more than 256 columns and rows, as images are, and

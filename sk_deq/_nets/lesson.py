@@ -24,14 +24,15 @@ class Lesson:
 
     `searched` says that the features suit the targets, so that training begins at the solution for
     the readout. So it does where they suit a teacher: they have the kernel of its ridge, or its
-    input weights and a kernel of their own.
+    input weights and a kernel of their own. `many` says that there are so many rows that training
+    from there pays, at another rate and without a trial.
     """
 
-    def __init__(self, module, scaler, task, distillation, searched):
+    def __init__(self, module, scaler, task, distillation, searched, many):
         self.module, self.scaler, self.task = module, scaler, task
         self.distillation = distillation
         self.loss = task.loss if distillation is None else distillation.loss
-        self.features_stay = False
+        self.features_stay, self.many = False, many
         self.takes_over = distillation is not None and distillation.is_of_size(module)
         self.from_start = searched and distillation is None
         self.begins_solved = self.from_start or (
@@ -41,9 +42,9 @@ class Lesson:
 
     @property
     def kind(self):
-        """From where what is trained: "readout", "start", "teacher" or "labels"."""
+        """From where what is trained: "readout", "start", "many", "teacher" or "labels"."""
         if self.from_start:
-            return "readout" if self.features_stay else "start"
+            return "readout" if self.features_stay else "many" if self.many else "start"
         return "teacher" if self.takes_over else "labels"
 
     @property
