@@ -21,6 +21,7 @@ from sk_deq import (
     EquivalentExplicitRegressor,
     KernelMatcher,
 )
+from sk_deq._nets import training
 from sk_deq._nets.lesson import keys_of, scaled_rows
 from sk_deq._nets.pays import _held_out
 from sk_deq._nets.readout import solve_left_out
@@ -342,13 +343,16 @@ def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
     assert not hasattr(model.fit(X, y), "encoding_")
 
 
-def test_many_rows_are_trained_on_without_a_trial(monkeypatch):
+def test_many_rows_are_trained_on_at_a_higher_rate_and_tried_to_the_end(monkeypatch):
     X, y = _diabetes()
     monkeypatch.setattr("sk_deq._nets.base._MANY_ROWS", 199)
-    monkeypatch.setattr("sk_deq._nets.base.epochs_that_pay", None)
-    model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0).fit(X, y)
-    assert hasattr(model, "encoding_") and model.n_iter_ == 2
-    given = clone(model).set_params(lr=0.003, weight_decay=1.0).fit(X, y)
-    np.testing.assert_array_equal(model.predict(X), given.predict(X))
-    with pytest.raises(TypeError, match="not callable"):
-        model.fit(X[:199], y[:199])
+    every = EquivalentExplicitRegressor(16, max_epochs=4, train="all", random_state=0)
+    higher = clone(every).set_params(lr=0.003, weight_decay=1.0)
+    np.testing.assert_array_equal(every.fit(X, y).predict(X), higher.fit(X, y).predict(X))
+    patience, make = [], training.make_net
+    monkeypatch.setattr(
+        training, "make_net", lambda *args, **k: patience.append(k["patience"]) or make(*args, **k)
+    )
+    every.set_params(train="auto").fit(X, y)  # at such a rate the last epochs bring most
+    every.fit(X[:199], y[:199])
+    assert patience[0] is None and 2 in patience

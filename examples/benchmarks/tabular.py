@@ -257,6 +257,14 @@ MODELS = {
         sk_deq.EquivalentExplicitClassifier(random_state=0),
         _standardised(sk_deq.EquivalentExplicitRegressor(random_state=0)),
     ),
+    "deq_net_plain": _plain(
+        sk_deq.DEQClassifier(hyperparameters=None, random_state=0),
+        _standardised(sk_deq.DEQRegressor(hyperparameters=None, random_state=0)),
+    ),
+    "explicit_net_plain": _plain(
+        sk_deq.EquivalentExplicitClassifier(hyperparameters=None, random_state=0),
+        _standardised(sk_deq.EquivalentExplicitRegressor(hyperparameters=None, random_state=0)),
+    ),
     "lr": _plain(LogisticRegression(max_iter=2000), Ridge()),
     "rf": _plain(
         RandomForestClassifier(500, random_state=0), RandomForestRegressor(500, random_state=0)

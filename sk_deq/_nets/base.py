@@ -273,7 +273,7 @@ class BaseNetwork(DEQEstimator):
         """The epoch that is to be the last, None for max_epochs."""
         from .training import train
 
-        if self.train == "all" or lesson.kind == "many":
+        if self.train == "all":
             return None
         if lesson.distillation is not None:
             return 0 if lesson.distillation.is_ridge else None
@@ -283,7 +283,8 @@ class BaseNetwork(DEQEstimator):
         max_epochs = self._max_epochs(lesson, len(keys), batch_size)
 
         def losses(module, data, valid):
-            patience = max(1, max_epochs // 2)  # epochs that bring nothing end the trial
+            # epochs that bring nothing end the trial, but at a high rate the last ones bring most
+            patience = None if lesson.kind == "many" else max(1, max_epochs // 2)
             net = self._new_net(
                 lesson, module, len(data[0]), batch_size, max_epochs, patience=patience
             )

@@ -51,8 +51,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
         readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
         the rows, and the epoch with the least loss on the others is the last, which may be none. It
-        is "all" without a search, with more than 5,000 rows, with callbacks, and with rows to stop
-        early on.
+        is "all" without a search, with callbacks, and with rows to stop early on.
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4

@@ -63,8 +63,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
         readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
         the rows, and the epoch with the least loss on the others is the last, which may be none. It
-        is "all" without a search, with more than 5,000 rows, with callbacks, and with rows to stop
-        early on.
+        is "all" without a search, with callbacks, and with rows to stop early on.
     teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;

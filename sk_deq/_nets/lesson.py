@@ -24,8 +24,8 @@ class Lesson:
 
     `searched` says that the features suit the targets, so that training begins at the solution for
     the readout. So it does where they suit a teacher: they have the kernel of its ridge, or its
-    input weights and a kernel of their own. `many` says that there are so many rows that training
-    from there pays, at another rate and without a trial.
+    input weights and a kernel of their own. `many` says that there are so many rows that from there
+    a higher rate pays.
     """
 
     def __init__(self, module, scaler, task, distillation, searched, many):
