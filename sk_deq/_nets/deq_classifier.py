@@ -34,7 +34,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
         constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
     hyperparameters : {"loo", None}, default="loo"
-        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 4,000
         rows, as in the kernel ridge estimators, among the smooth kernels that random features are
         close to; those that are given stay. The readout then begins at the ridge solution with the
         least leave-one-out error. None, and "loo" with more than 50,000 rows, or 5,000 of more than

@@ -38,7 +38,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         Which of the DEQ's kernels to match: the conjugate kernel, that of training the readout, or
         the NTK of training recurrent weights and readout. "auto" is the conjugate kernel.
     hyperparameters : {"loo", None}, default="loo"
-        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 2,000
+        What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 4,000
         rows, as in the kernel ridge estimators, among the smooth kernels that random features are
         close to; those that are given stay. The readout then begins at the ridge solution with the
         least leave-one-out error. None, and "loo" with more than 50,000 rows, or 5,000 of more than
