@@ -173,7 +173,24 @@ def weighted_rows(X, y, sample_weight):
 
 
 def hold_out(estimator, data, random_state):
-    """Rows, targets and weights to train on, and those to stop early on."""
+    """Split rows, targets and weights: those to train on, and those to stop early on.
+
+    Parameters
+    ----------
+    estimator : BaseNetwork
+        Whose ``validation_fraction`` of the rows is held out, of every class if it classifies.
+    data : three tensors of n rows
+    random_state : RandomState
+
+    Returns
+    -------
+    list of two tuples of three tensors
+
+    Raises
+    ------
+    ValueError
+        By scikit-learn, if a part would be without rows or without a class.
+    """
     from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
     splitter = ShuffleSplit if estimator._numeric else StratifiedShuffleSplit

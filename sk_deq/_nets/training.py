@@ -216,7 +216,10 @@ class TrainingNet(NeuralNet):
         torch._foreach_lerp_(list(self.module_.parameters()), self._start, share)
 
     def _thinned(self, X):
-        """Rows with the share `input_dropout` of their entries set to 0, the others scaled up."""
+        """Rows with the share `input_dropout` of their entries set to 0, the others scaled up.
+
+        torch's own dropout draws from the global generator, which is the user's.
+        """
         kept = torch.empty(X.shape, dtype=X.dtype).bernoulli_(
             1 - self.input_dropout, generator=self.generator
         )

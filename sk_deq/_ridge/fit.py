@@ -230,8 +230,9 @@ def choose_solver(config, n_distinct, n_outputs=1):
         quick = n <= _MOST_ROWS[solver] or not config.device.startswith("cpu")
         if quick and needed <= total_memory(config.device) / 2:
             return SolverChoice(solver, f"exact, and {n} distinct rows are few enough")
+    # reading the kernel takes about as long as multiplying one column by it
     n_compared = len(RELATIVE["cg"])  # by "auto"
-    n_columns = (n_compared if alphas is None else n_alphas) * (n_outputs + 1)  # a pass is as one
+    n_columns = (n_compared if alphas is None else n_alphas) * (n_outputs + 1)
     as_one = n * (n_columns / (2 * n_compared)) ** 0.5  # rows that take as long
     if as_one <= _MOST_ROWS["cg"] and _keeps_tiles(n, config):
         return SolverChoice("cg", f"{n} distinct rows, of which the kernel can be kept")
