@@ -11,8 +11,10 @@ Udell, 2023), by Woodbury
 One pass over the kernel in a step serves several penalties.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -26,8 +28,9 @@ from .nystroem import tile_rows
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 _STRIP = 128  # rows of a tile that serve twice while they are at hand
 _FEW = 16  # columns up to which one thread multiplies
+_SHARES = 16  # of the tiles that are kept, each for one thread; sums do not depend on their number
 _ROUGHLY = 0.01  # residual at which penalties are compared,
-_STEPS = 30  # that are this far after so many steps
+_STEPS = 20  # that are this far after so many steps
 
 
 def times(A, V):
@@ -54,6 +57,7 @@ class Tiles:
 
     def __init__(self, kernel, X, kept):
         self.kernel, self.X = kernel, X
+        self._n_threads = torch.get_num_threads() if X.device.type == "cpu" else 1
         self._kept = list(self._computed()) if kept else None
 
     def _computed(self):
@@ -65,15 +69,24 @@ class Tiles:
 
     def product(self, V):
         """K(X, X) @ V for V (n, k)."""
-        out = torch.zeros_like(V)
-        for here, there, K in self._kept or self._computed():
-            strips = [M.split(_STRIP) for M in (K, V[here], out[here])]
-            with threads_of(V):
-                for part, v, rows in zip(*strips, strict=True):
-                    rows += times(part, V[there])
-                    if there != here:
-                        out[there] += times(part.T, v)
-        return out
+        if self._kept is None:
+            return _product(self._computed(), V)
+        shares = [self._kept[i::_SHARES] for i in range(_SHARES)]
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            return torch.stack([*pool.map(partial(_product, V=V), shares)]).sum(0)
+
+
+@single_thread()
+def _product(tiles, V):
+    """The part of K(X, X) @ V that these tiles give."""
+    out = torch.zeros_like(V)
+    for here, there, K in tiles:
+        strips = [M.split(_STRIP) for M in (K, V[here], out[here])]
+        for part, v, rows in zip(*strips, strict=True):
+            rows += times(part, V[there])
+            if there != here:
+                out[there] += times(part.T, v)
+    return out
 
 
 def bytes_of_tiles(n, itemsize):
@@ -178,9 +191,11 @@ class System:
 
         target = (s[:, None] * (self.y - mean))[:, None].expand(shape).flatten(1)
         start = None if start is None else start.flatten(1)
-        z, constant, n_iter, residual = _conjugate_gradients(
-            product, self._preconditioner(s, penalties), target, s, start, tol, max_iter
-        )
+        precondition = self._preconditioner(s, penalties)
+        with threads_of(target):
+            z, constant, n_iter, residual = _conjugate_gradients(
+                product, precondition, target, s, start, tol, max_iter
+            )
         z, constant = z.unflatten(1, shape[1:]), constant.unflatten(0, shape[1:])
         solutions = [
             Solution(s[:, None] * z[:, i], mean + constant[i], a, n_iter=max(1, n_iter))
@@ -203,10 +218,9 @@ class System:
         factors = [torch.linalg.cholesky(gram + a * eye) for a in alphas]
 
         def inverse(V):
-            with threads_of(V):
-                parts = times(U.T, V).tensor_split(len(alphas), 1)
-                pairs = zip(parts, factors, strict=True)
-                solved = times(U, torch.cat([torch.cholesky_solve(*pair) for pair in pairs], 1))
+            parts = times(U.T, V).tensor_split(len(alphas), 1)
+            pairs = zip(parts, factors, strict=True)
+            solved = times(U, torch.cat([torch.cholesky_solve(*pair) for pair in pairs], 1))
             return (V - solved).unflatten(1, (len(alphas), -1)) / alphas[:, None]
 
         of_s = inverse(s[:, None].expand(-1, len(alphas)))  # (n, n_alphas, 1)
