@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sk_deq import DEQKernelRidge, DEQKernelRidgeClassifier, KernelMatcher
+from sk_deq._solve.cg import Tiles
 from sk_deq._torch import single_thread
 from sk_deq.kernels import DEQKernel, deq_kernel
 from sk_deq.theory import match_explicit, sphere_series
@@ -87,3 +88,21 @@ def test_a_search_of_few_rows_takes_one_thread(three_threads, monkeypatch):
         DEQKernelRidgeClassifier().fit(rows[:n], rows[:n, 0] > 0)
     assert seen == {"searchsorted": {1}, "cholesky_ex": {1}, "eigh": {1}}
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_products_by_tiles_are_the_same_on_any_number_of_threads(three_threads, monkeypatch, kept):
+    monkeypatch.setattr("sk_deq._solve.cg._TILE", 7)
+    rng = np.random.default_rng(1)
+    rows, columns = (torch.from_numpy(rng.normal(size=(60, k))) for k in (3, 2))
+
+    def kernel(first, second=None):
+        return torch.exp(first @ (first if second is None else second).T)
+
+    by_three = Tiles(kernel, rows, kept)
+    found = by_three.product(columns)
+    torch.testing.assert_close(found, kernel(rows) @ columns)
+    with single_thread():
+        by_one = Tiles(kernel, rows, kept)
+    assert (by_three._n_threads, by_one._n_threads) == (3, 1)
+    assert torch.equal(found, by_one.product(columns))

@@ -28,7 +28,7 @@ from .nystroem import tile_rows
 _TILE = 2048  # rows and columns of the kernel that are computed at once
 _STRIP = 128  # rows of a tile that serve twice while they are at hand
 _FEW = 16  # columns up to which one thread multiplies
-_SHARES = 16  # of the tiles that are kept, each for one thread; sums do not depend on their number
+_SHARES = 16  # of the tiles, one to a thread at a time: sums do not depend on how many there are
 _ROUGHLY = 0.01  # residual at which penalties are compared,
 _STEPS = 20  # that are this far after so many steps
 
@@ -57,36 +57,32 @@ class Tiles:
 
     def __init__(self, kernel, X, kept):
         self.kernel, self.X = kernel, X
+        parts = [slice(i, i + _TILE) for i in range(0, len(X), _TILE)]
+        places = [(here, there) for i, here in enumerate(parts) for there in parts[i:]]
+        self._tiles = [(*place, self._tile(*place) if kept else None) for place in places]
         self._n_threads = torch.get_num_threads() if X.device.type == "cpu" else 1
-        self._kept = list(self._computed()) if kept else None
 
-    def _computed(self):
-        parts = [slice(i, i + _TILE) for i in range(0, len(self.X), _TILE)]
-        for i, here in enumerate(parts):
-            yield here, here, self.kernel(self.X[here])
-            for there in parts[i + 1 :]:
-                yield here, there, self.kernel(self.X[here], self.X[there])
+    def _tile(self, here, there):
+        return self.kernel(self.X[here], *(() if here == there else (self.X[there],)))
 
     def product(self, V):
         """K(X, X) @ V for V (n, k)."""
-        if self._kept is None:
-            return _product(self._computed(), V)
-        shares = [self._kept[i::_SHARES] for i in range(_SHARES)]
+        shares = [self._tiles[i::_SHARES] for i in range(_SHARES)]
         with ThreadPoolExecutor(self._n_threads) as pool:
-            return torch.stack([*pool.map(partial(_product, V=V), shares)]).sum(0)
+            return torch.stack([*pool.map(partial(self._part_of_product, V), shares)]).sum(0)
 
-
-@single_thread()
-def _product(tiles, V):
-    """The part of K(X, X) @ V that these tiles give."""
-    out = torch.zeros_like(V)
-    for here, there, K in tiles:
-        strips = [M.split(_STRIP) for M in (K, V[here], out[here])]
-        for part, v, rows in zip(*strips, strict=True):
-            rows += times(part, V[there])
-            if there != here:
-                out[there] += times(part.T, v)
-    return out
+    @single_thread()
+    def _part_of_product(self, V, tiles):
+        """What some of the tiles give."""
+        out = torch.zeros_like(V)
+        for here, there, K in tiles:
+            K = self._tile(here, there) if K is None else K
+            strips = [M.split(_STRIP) for M in (K, V[here], out[here])]
+            for part, v, rows in zip(*strips, strict=True):
+                rows += times(part, V[there])
+                if there != here:
+                    out[there] += times(part.T, v)
+        return out
 
 
 def bytes_of_tiles(n, itemsize):
