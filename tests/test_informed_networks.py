@@ -285,6 +285,22 @@ def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch)
     assert len(lessons) == 1
 
 
+def test_training_for_fewer_epochs_is_gentler_and_comes_to_rest(monkeypatch):
+    # half a cosine up to the peak over six of 20 epochs: half of the peak after three, of one step
+    monkeypatch.setattr("sk_deq._nets.base.epochs_that_pay", lambda *args: 3)
+    rates, set_rate = [], training.TrainingNet._set_rate
+
+    def watched(net, n_steps):
+        set_rate(net, n_steps)
+        rates.append(net.optimizer_.param_groups[-1]["lr"])  # of the readout's bias
+
+    monkeypatch.setattr(training.TrainingNet, "_set_rate", watched)
+    EquivalentExplicitClassifier(32, lr=0.01, max_epochs=20, random_state=0).fit(*_wine())
+    np.testing.assert_allclose(
+        rates, [0.005 * share for share in (0.5868, 0.8117, 0.1335)], rtol=1e-3
+    )
+
+
 def test_held_out_rows_are_a_fifth_of_every_class_and_copies_stay_together():
     X = np.random.default_rng(0).normal(size=(200, 3))
     labels = torch.tensor(np.repeat([0, 1], [150, 50]))
@@ -336,7 +352,7 @@ def test_larger_tables_are_not_searched(monkeypatch):
 
 def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
     X, y = _diabetes()
-    monkeypatch.setattr("sk_deq._nets.base._MANY_ROWS", 199)
+    monkeypatch.setattr("sk_deq._nets.base._MOST_IMAGES", 199)
     model = EquivalentExplicitRegressor(16, max_epochs=2, random_state=0)
     assert hasattr(model.fit(X, y), "encoding_")
     monkeypatch.setattr("sk_deq._nets.base._MANY_COLUMNS", 9)
@@ -345,7 +361,7 @@ def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
 
 def test_many_rows_are_trained_on_at_a_higher_rate_and_tried_to_the_end(monkeypatch):
     X, y = _diabetes()
-    monkeypatch.setattr("sk_deq._nets.base._MANY_ROWS", 199)
+    monkeypatch.setattr(EquivalentExplicitRegressor, "_many_rows", 199)
     every = EquivalentExplicitRegressor(16, max_epochs=4, train="all", random_state=0)
     higher = clone(every).set_params(lr=0.003, weight_decay=1.0)
     np.testing.assert_array_equal(every.fit(X, y).predict(X), higher.fit(X, y).predict(X))

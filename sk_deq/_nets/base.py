@@ -30,9 +30,10 @@ from .resumable import require_resumable
 from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
-_MIN_EPOCHS = 20
-_MIN_STEPS = {"labels": 150, "teacher": 150, "start": 80, "many": 80, "readout": 240}
-_MANY_ROWS, _MANY_COLUMNS = 5000, 256  # more of both, as of images, are not searched
+_MIN_STEPS = {"labels": 150, "teacher": 150, "start": 60, "many": 60, "readout": 240}
+_MIN_EPOCHS, _OF_FEW = 20, (12, 2000)  # 12 from a search's start of fewer than 2,000 rows
+_MANY_COLUMNS = 256
+_MOST_IMAGES = 5000  # rows of more columns than these, as of images, that are searched
 _MOST_SEARCHED = 50_000  # rows: the features of all are in memory at the start
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
@@ -48,6 +49,7 @@ class BaseNetwork(DEQEstimator):
     """
 
     _fewest_trained = 1000  # rows; on fewer the readout's training gains as much as that of all
+    _many_rows = 5000  # on more a search's start is left at a higher rate
 
     _parameter_constraints = {
         "width": [Interval(Integral, 1, None, closed="left")],
@@ -111,7 +113,7 @@ class BaseNetwork(DEQEstimator):
             distillation.begin(module, again)
         if X_unlabeled is not None:
             X, target, weight = self._with_unlabeled(X_unlabeled, X, target, weight)
-        lesson = Lesson(module, scaler, task, distillation, searched, len(X) > _MANY_ROWS)
+        lesson = Lesson(module, scaler, task, distillation, searched, len(X) > self._many_rows)
         known = fitted | lesson.fitted | {"_like": like}  # predictions need no more
         begin = bind(begin_fit, self, given, y_given, sample_weight, attributes=known)
         data, diverged, last = lesson.tensors(X, target, weight), None, None
@@ -198,7 +200,7 @@ class BaseNetwork(DEQEstimator):
 
     def _searches(self, X):
         """Whether what is "auto" is searched for; many images suit training from scratch."""
-        most = _MANY_ROWS if X.shape[1] > _MANY_COLUMNS else _MOST_SEARCHED
+        most = _MOST_IMAGES if X.shape[1] > _MANY_COLUMNS else _MOST_SEARCHED
         return self.hyperparameters == "loo" and len(X) <= most
 
     @property
@@ -252,13 +254,21 @@ class BaseNetwork(DEQEstimator):
     def _max_epochs(self, lesson, n_rows, batch_size):
         if self.max_epochs != "auto":
             return self.max_epochs
-        return max(-(-_MIN_STEPS[lesson.kind] // -(-n_rows // batch_size)), _MIN_EPOCHS)
+        few = lesson.kind == "start" and n_rows < _OF_FEW[1]
+        least = _OF_FEW[0] if few else _MIN_EPOCHS
+        return max(-(-_MIN_STEPS[lesson.kind] // -(-n_rows // batch_size)), least)
 
-    def _new_net(self, lesson, module, n_rows, batch_size, max_epochs, **settings):
-        """The TrainingNet of a module that learns a lesson from so many rows."""
-        from .training import make_net
+    def _new_net(self, lesson, module, n_rows, batch_size, max_epochs, last=None, **settings):
+        """The TrainingNet of a module that learns a lesson from so many rows.
+
+        For `last` epochs, if that is not None: the rate goes no higher than in so many of
+        max_epochs, but comes down in the end.
+        """
+        from .training import highest_rate, make_net
 
         lr, weight_decay = self._rates(lesson)
+        if last is not None:
+            lr, max_epochs = lr * highest_rate(last / max_epochs), last
         return make_net(
             module, criterion=lesson.loss, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
             weight_decay=weight_decay, to_start=lesson.from_start, accuracy=lesson.task.accuracy,
@@ -270,7 +280,7 @@ class BaseNetwork(DEQEstimator):
         return self.train == "auto" and lesson.from_start and n_rows < self._fewest_trained
 
     def _last(self, lesson, data, Z, keys, batch_size, generator):
-        """The epoch that is to be the last, None for max_epochs."""
+        """How many epochs are to be trained, None for max_epochs."""
         from .training import train
 
         if self.train == "all":
@@ -296,16 +306,15 @@ class BaseNetwork(DEQEstimator):
                net):  # fmt: skip
         """Train a lesson's module; if `partial`: one more epoch at a constant rate, by `net`.
 
-        Returns the fitted attributes; `before` is the history so far. Epochs up to `last` are
-        trained, if that is not None.
+        Returns the fitted attributes; `before` is the history so far. `last` is how many epochs
+        are trained, None for max_epochs.
         """
         from .training import train
 
-        max_epochs = self._max_epochs(lesson, len(data[0]), batch_size)
+        max_epochs = 1 if partial else self._max_epochs(lesson, len(data[0]), batch_size)
         if net is None:
             net = self._new_net(
-                lesson, lesson.module, len(data[0]), batch_size, 1 if partial else max_epochs,
-                last=last,
+                lesson, lesson.module, len(data[0]), batch_size, max_epochs, last,
                 patience=self.n_iter_no_change if valid is not None and not partial else None,
                 callbacks=self.callbacks, one_cycle=not partial,
             )  # fmt: skip

@@ -62,8 +62,9 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         features stay random, and the readout, a convex problem, is solved to optimality. "auto":
         after a search, every weight is trained where it pays, or with fewer than 1,000 rows the
         readout of a classifier, and nothing of a DEQRegressor; a copy is trained on four fifths of
-        the rows, and the epoch with the least loss on the others is the last, which may be none. It
-        is "all" without a search, with callbacks, and with rows to stop early on.
+        the rows, and then the network for as many epochs as the copy took to the least loss on
+        the others, which may be none. It is "all" without a search, with callbacks, and with rows
+        to stop early on.
     teacher : DEQRegressor, DEQKernelRidge, FrozenEstimator or None, default=None
         A fitted DEQRegressor to distil: the network learns its predictions for the training rows
         instead of y. If it is as wide as this network, its weights are where the training begins;
@@ -72,16 +73,16 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
         cross-validation: cloning would forget its fit.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is at least 20 and as many as make 150 batches, or after a
-        search 80, of the readout alone 240.
+        search 60, of the readout alone 240; there 12 are enough with fewer than 2,000 rows.
     batch_size : int or "auto", default="auto"
         Rows per training step; "auto" is 256. All the rows are one batch if they are fewer.
     lr : float or "auto", default="auto"
         Peak learning rate, in units of a network in standard parametrisation; "auto" is 0.003, and
-        0.001 from a teacher's weights or after a search, of at most 5,000 rows and not for the
-        readout alone.
+        0.001 from a teacher's weights or after a search, of at most 5,000 rows, 3,000 for
+        regression, and not for the readout alone.
     weight_decay : float or "auto", default="auto"
         AdamW's weight decay, "auto" is 0.3, and 0 from a teacher's weights; after a search weights
-        decay towards where training began, and "auto" is 10, with more than 5,000 rows 1. With
+        decay towards where training began, and "auto" is 10, with more than 3,000 rows 1. With
         train="readout" and hyperparameters=None: penalty c of the mean squared error plus c
         ``|v|^2``, v the readout's weights; "auto" is 1e-5.
     input_dropout : float or "auto", default="auto"

@@ -13,6 +13,7 @@ class NetworkRegressor(RegressorMixin, BaseNetwork):
     """A network whose outputs are standardised targets."""
 
     _numeric = True
+    _many_rows = 3000
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):

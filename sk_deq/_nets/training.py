@@ -94,6 +94,17 @@ def _weights_of(module):
     return {name: weights.clone() for name, weights in module.state_dict().items()}
 
 
+def _rate(t):
+    """The one-cycle learning rate over its peak at the share t of the steps."""
+    phase = t / _WARM_UP if t < _WARM_UP else (1 - t) / (1 - _WARM_UP)
+    return (1 - math.cos(math.pi * phase)) / 2
+
+
+def highest_rate(t):
+    """The highest one-cycle learning rate up to the share t of the steps, over its peak."""
+    return _rate(min(t, _WARM_UP))
+
+
 class TrainingNet(NeuralNet):
     """A skorch net whose epoch is a plain loop: no DataLoader, history per epoch, one-cycle rate.
 
@@ -201,11 +212,9 @@ class TrainingNet(NeuralNet):
 
         Of the time, if it passes faster than the steps do.
         """
-        t = max((self.steps_ + 0.5) / n_steps, time_share())
-        up = t < _WARM_UP
-        phase = t / _WARM_UP if up else (1 - t) / (1 - _WARM_UP)
+        rate = _rate(max((self.steps_ + 0.5) / n_steps, time_share()))
         for group in self.optimizer_.param_groups:
-            group["lr"] = group["peak"] * (1 - math.cos(math.pi * phase)) / 2
+            group["lr"] = group["peak"] * rate
         self.steps_ += 1
 
     @torch.no_grad()
@@ -301,17 +310,6 @@ class _Progress(_OwnCallback):
             )
 
 
-class _Last(_OwnCallback):
-    """End the training after an epoch."""
-
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_epoch_end(self, net, **kwargs):
-        if net.history[-1]["epoch"] == self.epoch:
-            raise _EndOfTraining
-
-
 class TellEpochs(_OwnCallback):
     """skorch's callback that passes epochs on to a FitTask."""
 
@@ -326,17 +324,16 @@ class TellEpochs(_OwnCallback):
             raise _EndOfTraining  # ends the training, see TrainingNet.notify
 
 
-def make_net(module, *, patience=None, callbacks=None, last=None, **settings):
+def make_net(module, *, patience=None, callbacks=None, **settings):
     """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
 
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, input_dropout,
-    accuracy and one_cycle; `last` is the epoch after which training ends, None for max_epochs.
+    accuracy and one_cycle.
     """
     callbacks = copied(callbacks)
-    own = [_BestWeights(patience), *([_Last(last)] if last is not None else [])]
     net = TrainingNet(
         module, statistics=SolverStatistics(), watched=bool(callbacks),
-        callbacks=own + callbacks, device=None, verbose=0, **settings,
+        callbacks=[_BestWeights(patience), *callbacks], device=None, verbose=0, **settings,
     )  # fmt: skip
     return net.initialize()
 
