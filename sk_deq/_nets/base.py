@@ -52,7 +52,7 @@ class BaseNetwork(DEQEstimator):
     _many_rows = 5000  # on more a search's start is left at a higher rate
 
     _parameter_constraints = {
-        "width": [Interval(Integral, 1, None, closed="left")],
+        "width": [Interval(Integral, 1, None, closed="left"), _AUTO],
         **DEQ_CONSTRAINTS,
         "recurrent_var": [*DEQ_CONSTRAINTS["recurrent_var"], _AUTO],
         "bias_var": [*DEQ_CONSTRAINTS["bias_var"], _AUTO],

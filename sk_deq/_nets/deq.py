@@ -10,7 +10,8 @@ from .._warn import warn
 from .fixed_point import SOLVERS
 from .modules import DEQ, MAX_GAIN
 
-_WIDE = 64  # a narrower network of a searched recurrent_var may have no fixed point
+_WIDTH, _WIDE = 512, 1024  # of width="auto": the latter where a regression's readout learns alone
+_NARROW = 64  # a narrower network of a searched recurrent_var may have no fixed point
 _TOLD_FROM = 1.2  # a recurrent weight that has to be scaled down by less than this is no news
 
 
@@ -56,8 +57,8 @@ class DEQFeatures:
         activation, recurrent_var = parameters["activation"], parameters["recurrent_var"]
         # the norm of a wide Gaussian matrix is twice the root of its variance times its width
         gain = 2 * recurrent_var**0.5 * get_activation(activation).lipschitz
-        searched = self._searches(X)
-        narrow = searched and self.width < _WIDE
+        searched, width = self._searches(X), self._units(X)
+        narrow = searched and width < _NARROW
         contract = narrow or not (self._solves_readout or searched)
         if contract and not narrow and gain > _TOLD_FROM * MAX_GAIN:
             warn(
@@ -69,11 +70,18 @@ class DEQFeatures:
                 UserWarning,
             )
         deq = DEQ(
-            preparation.transform(X[:1]).shape[1], self.width, activation=activation,
+            preparation.transform(X[:1]).shape[1], width, activation=activation,
             recurrent_var=recurrent_var, input_var=parameters["input_var"],
             bias_var=scaler.bias_var_, center=parameters["center"], tau0=scaler.tau0_ or 1.0,
             solver=self.fixed_point_solver,
             tol=self.tol, max_iter=self.max_iter, contract=contract,
             generator=generator, dtype=torch.float32,
         )  # fmt: skip
-        return deq, {}
+        return deq, {"width_": width}
+
+    def _units(self, X):
+        """Hidden units of a network for rows X."""
+        if self.width != "auto":
+            return self.width
+        alone = self.train != "all" and len(X) < self._fewest_trained
+        return _WIDE if self._numeric and self._searches(X) and alone else _WIDTH

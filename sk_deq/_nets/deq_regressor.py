@@ -13,8 +13,9 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
 
     Parameters
     ----------
-    width : int, default=512
-        Number of hidden units m.
+    width : int or "auto", default="auto"
+        Number of hidden units m. "auto" means 512, and 1,024 in regression where a search chose the
+        kernel for fewer than 1,000 rows, of which the readout alone learns.
     activation : str or callable, default="auto"
         A registry name ("relu", "leaky_relu", "abs", "tanh", "erf", "sin", "sigmoid", "hard_tanh",
         "elu", "gelu", "silu", "softplus", "identity") or an elementwise torch callable. "auto" here
@@ -115,6 +116,8 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         One entry per epoch: losses, seconds, fixed-point iterations and residual.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
+    width_ : int
+        Hidden units of a layer.
     fixed_point_n_iter_ : float
         Mean number of iterations per row and solve in the last epoch.
     fixed_point_residual_ : float
@@ -168,7 +171,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     }
 
     def __init__(
-        self, width=512, *,
+        self, width="auto", *,
         activation="auto", recurrent_var="auto", input_var=None, bias_var="auto", center="auto",
         input_scaling="auto",
         hyperparameters="loo", encoding="auto", feature_weights="auto",

@@ -27,7 +27,6 @@ class ExplicitFeatures:
     """What makes a network an EquivalentExplicit estimator."""
 
     _parameter_constraints = {
-        "width": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "kernel": [StrOptions({"auto", "ck", "ntk"})],
         "matching": [StrOptions({"auto", "exact", "high_dim"})],
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -66,7 +65,7 @@ class ExplicitFeatures:
         copied = {k: v for k, v in deq.get_params(deep=False).items() if k in own}
         copied.pop("checkpoint_dir")  # which is that of the other's training
         if hasattr(deq, "module_"):
-            copied |= {name: getattr(deq, f"{name}_") for name in NETWORK_PARAMETERS}
+            copied |= {name: getattr(deq, f"{name}_") for name in ("width", *NETWORK_PARAMETERS)}
         return cls(**{"kernel": "ck", **copied, **params})
 
     @classmethod

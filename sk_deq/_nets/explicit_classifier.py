@@ -131,7 +131,7 @@ class EquivalentExplicitClassifier(ExplicitFeatures, NetworkClassifier):
     kernel_ : {"ck", "ntk"}
         The kernel matched.
     width_ : int
-        Units of every hidden layer.
+        Hidden units of a layer.
     agreement_ : float
         With a teacher: share of the rows of X_val, or else of X, on which the two predict the same.
     module_ : torch.nn.Sequential

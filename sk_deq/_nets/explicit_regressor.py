@@ -125,7 +125,7 @@ class EquivalentExplicitRegressor(ExplicitFeatures, NetworkRegressor):
     kernel_ : {"ck", "ntk"}
         The kernel matched.
     width_ : int
-        Units of every hidden layer.
+        Hidden units of a layer.
     agreement_ : float
         With a teacher: R^2 of the two's predictions on X_val, or else on X.
     module_ : torch.nn.Sequential
