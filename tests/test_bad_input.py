@@ -179,6 +179,7 @@ for name in NETWORKS:
     row(fit(name, validation_fraction=1.0), InvalidParameterError, "'validation_fraction'")
     row(fit(name, callbacks=["stop"]), TypeError, "callback")
     row(fit(name, train="readout", early_stopping=True), ValueError, "needs train='all'")
+    row(fit(name, train="readout", input_dropout=0.1), ValueError, "input_dropout needs")
     row(fit(name, fit_params={"X_val": X}), ValueError, "X_val and y_val must be given together")
     val = {"X_val": X[:, :2], "y_val": target_of(name)}
     row(fit(name, fit_params=val), ValueError, "X has 2 features")

@@ -165,6 +165,7 @@ class BaseNetwork(DEQEstimator):
                 "partial_fit needs train='all': train='readout' solves for all the rows at once."
             )
         useless = {"X_val": X_val is not None, "callbacks": self.callbacks}
+        useless["input_dropout"] = self.input_dropout not in ("auto", 0)
         for name, given in {"early_stopping=True": self.early_stopping, **useless}.items():
             if given:
                 raise ValueError(
