@@ -31,7 +31,8 @@ from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_STEPS = {"labels": 150, "teacher": 150, "start": 60, "many": 60, "readout": 240}
-_MIN_EPOCHS, _OF_FEW = 20, (12, 2000)  # 12 from a search's start of fewer than 2,000 rows
+_MIN_EPOCHS = 20
+_FEW_EPOCHS, _FEW_ROWS = 12, 2000  # the former are enough for fewer rows from a search's start
 _MANY_COLUMNS = 256
 _MOST_IMAGES = 5000  # rows of more columns than these, as of images, that are searched
 _MOST_SEARCHED = 50_000  # rows: the features of all are in memory at the start
@@ -255,8 +256,8 @@ class BaseNetwork(DEQEstimator):
     def _max_epochs(self, lesson, n_rows, batch_size):
         if self.max_epochs != "auto":
             return self.max_epochs
-        few = lesson.kind == "start" and n_rows < _OF_FEW[1]
-        least = _OF_FEW[0] if few else _MIN_EPOCHS
+        few = lesson.kind == "start" and n_rows < _FEW_ROWS
+        least = _FEW_EPOCHS if few else _MIN_EPOCHS
         return max(-(-_MIN_STEPS[lesson.kind] // -(-n_rows // batch_size)), least)
 
     def _new_net(self, lesson, module, n_rows, batch_size, max_epochs, last=None, **settings):
