@@ -1,5 +1,6 @@
 """The one place where devices, dtypes and generators are resolved and arrays become tensors."""
 
+import ctypes
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 
@@ -118,16 +119,31 @@ def _openmp():
     return ThreadpoolController().select(user_api="openmp")
 
 
+@lru_cache(maxsize=1)
+def _set_mkl_threads():
+    """MKL's function that sets a thread's own number and returns what it was; None without MKL.
+
+    It is linked into torch, where threadpoolctl does not find it.
+    """
+    return getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", None)
+
+
 @contextmanager
 def single_thread():
     """Run small tensor work of this thread on one thread: starting two costs more than they save.
 
     Also a decorator. OpenMP keeps the number for each thread by itself, so whatever runs beside is
-    left alone, where ``torch.set_num_threads`` would change it for all threads to come.
+    left alone, where ``torch.set_num_threads`` would change it for all threads to come. After that,
+    MKL goes by a number of its own.
     """
     torch.get_num_threads()  # a new thread's number is set when it is first asked for
-    with _openmp().limit(limits=1):
-        yield
+    set_mkl_threads = _set_mkl_threads() or (lambda number: number)
+    before = set_mkl_threads(1)
+    try:
+        with _openmp().limit(limits=1):
+            yield
+    finally:
+        set_mkl_threads(before)
 
 
 def without_autocast(device):

@@ -416,7 +416,7 @@ def test_rows_that_overflow_are_told_from_those_that_need_more_iterations():
     with pytest.warns(ConvergenceWarning, match=r"not finite for 2 of 3 rows.*Scale the rows") as w:
         z = deq(x)
     assert len(w) == 1
-    assert torch.equal(z[:1], deq(x[:1]))
+    torch.testing.assert_close(z[:1], deq(x[:1]))  # a product with one row may be rounded otherwise
 
 
 @pytest.mark.slow
