@@ -285,6 +285,19 @@ def test_training_ends_with_the_epoch_that_is_best_on_rows_held_out(monkeypatch)
     assert len(lessons) == 1
 
 
+def test_a_deq_is_wider_where_the_readout_of_a_regression_learns_alone(monkeypatch):
+    monkeypatch.setattr("sk_deq._nets.deq._WIDTH", 70)
+    monkeypatch.setattr("sk_deq._nets.deq._WIDE", 80)
+    X, y = _diabetes()
+    wide = DEQRegressor(random_state=0).fit(X, y)
+    assert wide.width_ == wide.module_.features.width == 80
+    assert EquivalentExplicitRegressor.from_deq(wide).width == 80
+    for parameters in ({"train": "all"}, {"early_stopping": True}, {"hyperparameters": None}):
+        all_trained = DEQRegressor(max_epochs=1, random_state=0, **parameters)
+        assert all_trained.fit(X, y).width_ == 70
+    assert DEQClassifier(random_state=0).fit(*_wine()).width_ == 70
+
+
 def test_training_for_fewer_epochs_is_gentler_and_comes_to_rest(monkeypatch):
     # half a cosine up to the peak over six of 20 epochs: half of the peak after three, of one step
     monkeypatch.setattr("sk_deq._nets.base.epochs_that_pay", lambda *args: 3)

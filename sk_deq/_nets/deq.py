@@ -83,5 +83,6 @@ class DEQFeatures:
         """Hidden units of a network for rows X."""
         if self.width != "auto":
             return self.width
-        alone = self.train != "all" and len(X) < self._fewest_trained
-        return _WIDE if self._numeric and self._searches(X) and alone else _WIDTH
+        all_trained = self.train == "all" or self.early_stopping or self.callbacks
+        few = len(X) < self._fewest_trained and self._searches(X)
+        return _WIDE if self._numeric and few and not all_trained else _WIDTH
