@@ -121,11 +121,11 @@ def _openmp():
 
 @lru_cache(maxsize=1)
 def _set_mkl_threads():
-    """MKL's function that sets a thread's own number and returns what it was; None without MKL.
+    """MKL's function that sets a thread's own number and returns what it was; int without MKL.
 
     It is linked into torch, where threadpoolctl does not find it.
     """
-    return getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", None)
+    return getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", int)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def single_thread():
     MKL goes by a number of its own.
     """
     torch.get_num_threads()  # a new thread's number is set when it is first asked for
-    set_mkl_threads = _set_mkl_threads() or (lambda number: number)
+    set_mkl_threads = _set_mkl_threads()
     before = set_mkl_threads(1)
     try:
         with _openmp().limit(limits=1):

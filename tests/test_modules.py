@@ -416,7 +416,8 @@ def test_rows_that_overflow_are_told_from_those_that_need_more_iterations():
     with pytest.warns(ConvergenceWarning, match=r"not finite for 2 of 3 rows.*Scale the rows") as w:
         z = deq(x)
     assert len(w) == 1
-    torch.testing.assert_close(z[:1], deq(x[:1]))  # a product with one row may be rounded otherwise
+    rounding = 4 * torch.finfo(z.dtype).eps  # some processors' products of one row have their own
+    torch.testing.assert_close(z[:1], deq(x[:1]), rtol=rounding, atol=rounding)
 
 
 @pytest.mark.slow

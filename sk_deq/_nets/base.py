@@ -165,9 +165,11 @@ class BaseNetwork(DEQEstimator):
             raise ValueError(
                 "partial_fit needs train='all': train='readout' solves for all the rows at once."
             )
-        useless = {"X_val": X_val is not None, "callbacks": self.callbacks}
-        useless["input_dropout"] = self.input_dropout not in ("auto", 0)
-        for name, given in {"early_stopping=True": self.early_stopping, **useless}.items():
+        useless = {
+            "early_stopping=True": self.early_stopping, "X_val": X_val is not None,
+            "callbacks": self.callbacks, "input_dropout": self.input_dropout not in ("auto", 0),
+        }  # fmt: skip
+        for name, given in useless.items():
             if given:
                 raise ValueError(
                     f"{name} needs train='all': with train='readout' the readout is solved for, "
