@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from ._state import storable
+from ._torch import to_tensor
 
 INPUT_SCALINGS = ("rms", "sphere", None)
+OF_NETWORKS = ("centered", *INPUT_SCALINGS)
 _TILE = 2**16  # rows whose norms are computed at once
 
 
@@ -36,6 +38,11 @@ def root_mean_square_norm(X, sample_weight=None):
     return peak * float((sample_weight * squares).sum() / sample_weight.sum()) ** 0.5
 
 
+def column_means(X, weight):
+    """Of a tensor (n, n_features), rows weighted, None for equally."""
+    return X.mean(0) if weight is None else (weight / weight.sum()).to(X) @ X
+
+
 def standard_deviations(values, weight):
     """Of the columns of a tensor (n, ..), rows weighted; they neither overflow nor underflow."""
     share = weight / weight.sum()
@@ -53,8 +60,9 @@ class InputScaler:
 
     Parameters
     ----------
-    mode : {"rms", "sphere", None}, default="rms"
+    mode : {"rms", "centered", "sphere", None}, default="rms"
         "rms": divide X by the root-mean-square row norm of the training rows, so that tau0 = 1.
+        "centered": subtract the means of the columns first.
         "sphere": scale as "rms", append the constant coordinate sqrt(bias_var / input_var) if
         bias_var > 0, then scale every row to unit norm. The constant coordinate *is* the bias, so
         the bias is used up (``bias_var_`` is 0) and the norm of a row is not lost.
@@ -66,6 +74,8 @@ class InputScaler:
 
     Attributes
     ----------
+    mean_ : tensor of shape (n_features,) or None
+        What is subtracted from X, by mode "centered".
     scale_ : float
         What X is divided by, before any constant coordinate; 1 for mode None and for all-zero X.
     tau0_ : float
@@ -91,10 +101,8 @@ class InputScaler:
 
     def fit(self, X, sample_weight=None):
         """Measure the scale of the training rows, weighted by `sample_weight` (n,) if given."""
-        if self.mode not in INPUT_SCALINGS:
-            raise ValueError(
-                f"input_scaling={self.mode!r} is unknown; use one of {INPUT_SCALINGS}."
-            )
+        if self.mode not in OF_NETWORKS:
+            raise ValueError(f"input_scaling={self.mode!r} is unknown; use one of {OF_NETWORKS}.")
         appends = self.mode == "sphere" and self.bias_var > 0
         if appends and not self.input_var > 0:
             raise ValueError(
@@ -102,6 +110,10 @@ class InputScaler:
                 "sqrt(bias_var / input_var), which needs input_var > 0; got "
                 f"input_var={self.input_var}. Use input_scaling='rms' or bias_var=0."
             )
+        self.mean_ = None
+        if self.mode == "centered":
+            self.mean_ = column_means(to_tensor(X), sample_weight).cpu()
+            X = self._centered(X)
         tau0 = root_mean_square_norm(X, sample_weight)
         self.constant_ = (self.bias_var / self.input_var) ** 0.5 if appends else None
         self.bias_var_ = 0.0 if appends else self.bias_var
@@ -115,10 +127,15 @@ class InputScaler:
         if self.mode is None:
             return X
         xp = _namespace(X)
-        X = X / self.scale_
-        if self.mode == "rms":
+        X = self._centered(X) / self.scale_
+        if self.mode != "sphere":
             return X
         if self.constant_ is not None:
             X = xp.concatenate([X, xp.full_like(X[:, :1], self.constant_)], 1)
         norms = row_norms(X)
         return X / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
+
+    def _centered(self, X):
+        if self.mean_ is None:
+            return X
+        return X - (self.mean_.to(X) if _namespace(X) is torch else self.mean_.numpy())

@@ -223,7 +223,8 @@ def test_texts_are_the_same_wherever_they_stand(names):
     ("names", "include", "types_differ"),
     [
         (SETTINGS, {"include_params": ["device"]}, ()),
-        (SETTINGS, {"include_params": ["input_scaling"]}, ("input_scaling",)),
+        ([*DEQS, *EXPLICIT], {"include_params": ["input_scaling"]}, ()),
+        ([*RIDGES, "KernelMatcher"], {"include_params": ["input_scaling"]}, ("input_scaling",)),
         (CLASSIFIERS, {"include_params": ["class_weight"], "include_attrs": ["classes_"]}, ()),
         (
             [*EXPLICIT, "KernelMatcher"],

@@ -709,8 +709,8 @@ def test_inputs_are_dropped_of_classifiers_of_many_columns_in_batches(cls, monke
     def equal(one, two):
         return all(torch.equal(one[key], two[key]) for key in one)
 
-    none, some = weights(0.0), weights(0.15)
-    assert not equal(none, some) and equal(some, weights(0.15))
+    none, some = weights(0.0), weights(0.2)
+    assert not equal(none, some) and equal(some, weights(0.2))
     assert equal(weights("auto"), none)  # wine has few columns
     monkeypatch.setattr("sk_deq._nets.base._MANY_COLUMNS", 12)
     assert equal(weights("auto"), some if hasattr(cls, "predict_proba") else none)

@@ -135,7 +135,7 @@ def test_a_student_of_the_same_width_begins_where_the_teacher_is(digits, teacher
     student = EquivalentExplicitClassifier.from_deq(teacher, **one_step).fit(X, y)
     assert np.mean(student.predict(X_test) == teacher.predict(X_test)) > 0.8
     other = EquivalentExplicitClassifier.from_deq(teacher, width=65, **one_step).fit(X, y)
-    assert np.mean(other.predict(X_test) == teacher.predict(X_test)) < 0.5
+    assert other.predict_proba(X_test).max() < 0.11 < student.predict_proba(X_test).max(1).mean()
 
 
 @pytest.mark.slow

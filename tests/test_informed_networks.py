@@ -372,6 +372,31 @@ def test_many_rows_of_many_columns_are_not_searched(monkeypatch):
     assert not hasattr(model.fit(X, y), "encoding_")
 
 
+@pytest.mark.parametrize("cls", [DEQRegressor, EquivalentExplicitRegressor])
+def test_where_nothing_is_searched_columns_are_centered(cls):
+    X, y = _diabetes()
+    X = X[:, :4]
+    model = cls(16, hyperparameters=None, max_epochs=2, dtype="float64", random_state=0)
+    assert model.fit(X, y).input_scaling_ == "centered"
+    there = model.predict(X)
+    far = X + [100.0, 0.0, -3.0, 5.0]
+    np.testing.assert_allclose(model.fit(far, y).predict(far), there, rtol=1e-6)
+    model.set_params(input_scaling="rms").fit(X, y)
+    assert model.input_scaling_ == "rms"
+    assert abs(model.predict(X) - model.fit(far, y).predict(far)).max() > 1
+
+
+@pytest.mark.parametrize("cls", [DEQRegressor, EquivalentExplicitRegressor])
+def test_centered_columns_can_be_asked_for_where_kernels_are_searched(cls):
+    X, y = _diabetes()
+    X = X[:, :4]
+    model = cls(16, input_scaling="centered", train="readout", dtype="float64", random_state=0)
+    there, found = model.fit(X, y).predict(X), model.search_results_["criterion"]
+    far = X + [100.0, 0.0, -3.0, 5.0]
+    np.testing.assert_allclose(model.fit(far, y).predict(far), there, rtol=1e-4)
+    np.testing.assert_allclose(model.search_results_["criterion"], found, rtol=1e-4)
+
+
 def test_many_rows_are_trained_on_at_a_higher_rate_and_tried_to_the_end(monkeypatch):
     X, y = _diabetes()
     monkeypatch.setattr(EquivalentExplicitRegressor, "_many_rows", 199)

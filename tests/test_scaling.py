@@ -9,7 +9,7 @@ X.setflags(write=False)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, lambda a: torch.tensor(np.array(a))])
-@pytest.mark.parametrize("mode", ["rms", "sphere", None])
+@pytest.mark.parametrize("mode", ["rms", "centered", "sphere", None])
 def test_scaled_rows_have_the_norm_the_theory_assumes(mode, kind):
     data = kind(X)
     scaler = InputScaler(mode).fit(data)
@@ -24,11 +24,24 @@ def test_scaled_rows_have_the_norm_the_theory_assumes(mode, kind):
         assert scaler.tau0_ == 1
 
 
-def test_integer_weights_equal_repeated_rows():
-    weight = np.arange(30) % 3
-    repeated = InputScaler("rms").fit(np.repeat(X, weight, axis=0))
-    weighted = InputScaler("rms").fit(X, weight)
+def test_centered_rows_do_not_know_where_they_were():
+    data = torch.tensor(np.array(X))
+    Z = InputScaler("centered").fit(data).transform(data)
+    torch.testing.assert_close(Z.mean(0), torch.zeros(4, dtype=Z.dtype), rtol=0, atol=1e-15)
+    assert root_mean_square_norm(Z) == pytest.approx(1)
+    elsewhere = data + torch.tensor([1e3, 0.0, -5.0, 1e6])
+    moved = InputScaler("centered").fit(elsewhere).transform(elsewhere)
+    torch.testing.assert_close(moved, Z, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["rms", "centered"])
+def test_integer_weights_equal_repeated_rows(mode):
+    weight = torch.arange(30) % 3
+    data = torch.tensor(np.array(X))
+    repeated = InputScaler(mode).fit(data.repeat_interleave(weight, dim=0))
+    weighted = InputScaler(mode).fit(data, weight.double())
     assert weighted.scale_ == pytest.approx(repeated.scale_, rel=1e-14)
+    torch.testing.assert_close(weighted.transform(data), repeated.transform(data))
 
 
 def test_on_the_sphere_the_bias_becomes_a_coordinate():

@@ -16,7 +16,7 @@ from torch.nn.utils import skip_init
 from .._array_api import float_dtypes, prototype, to_namespace_of
 from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget, unchanged_on_error
 from .._callbacks import begin_fit
-from .._scaling import INPUT_SCALINGS
+from .._scaling import OF_NETWORKS
 from .._search.encodings import ENCODINGS
 from .._search.preparation import Preparation
 from .._torch import make_generator, resolve_dtype, to_tensor
@@ -38,7 +38,7 @@ _MOST_IMAGES = 5000  # rows of more columns than these, as of images, that are s
 _MOST_SEARCHED = 50_000  # rows: the features of all are in memory at the start
 _FOUND = ("encoding_", "feature_weights_", "search_results_")
 _AUTO = StrOptions({"auto"})
-_DROPOUT = 0.15  # of the inputs, where the many columns of many rows are trained on from scratch
+_DROPOUT = 0.2  # of the inputs, where the many columns of many rows are trained on from scratch
 _READOUT_PENALTY = 1e-5  # of |v|^2 / 2 against the mean loss, v on features of the theory's size
 
 
@@ -58,7 +58,7 @@ class BaseNetwork(DEQEstimator):
         "recurrent_var": [*DEQ_CONSTRAINTS["recurrent_var"], _AUTO],
         "bias_var": [*DEQ_CONSTRAINTS["bias_var"], _AUTO],
         "center": [*DEQ_CONSTRAINTS["center"], _AUTO],
-        "input_scaling": [StrOptions({"auto", *(s for s in INPUT_SCALINGS if s)}), None],
+        "input_scaling": [StrOptions({"auto", *OF_NETWORKS} - {None}), None],
         "hyperparameters": [StrOptions({"loo"}), None],
         "encoding": [StrOptions({"auto", *ENCODINGS} - {"plain"}), None],
         "feature_weights": [_AUTO, None],

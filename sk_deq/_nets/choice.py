@@ -8,6 +8,8 @@ from .._torch import make_generator
 
 # of a DEQ, but for its kernel: a network's is the conjugate kernel until it is trained
 NETWORK_PARAMETERS = tuple(name for name in DEQ_PARAMETERS if name != "kernel")
+# Steps of training are slow along the mean of the rows, which is large in images, say.
+_TRAINED = {**HIGH_DIM, "input_scaling": "centered"}
 
 
 def choose(X, target, w, given, *, searched, classify, encoding, feature_weights, seed):
@@ -30,7 +32,7 @@ def choose(X, target, w, given, *, searched, classify, encoding, feature_weights
     seed : int
     """
     if not searched:
-        return Choice(resolve(given, [HIGH_DIM])[0])
+        return Choice(resolve(given, [_TRAINED])[0])
     keys = row_keys(X, make_generator(seed))
     w = (w / w.min()).float().double()  # a weight of two is the same as two rows, to the last bit
     first, target, w = merge_repeated_rows(X, target, w, keys)

@@ -27,7 +27,7 @@ class DEQFeatures:
     # peak rate and weight decay: on labels, and from the start that the search gives of all weights
     # or the readout
     _auto_rates = {
-        "labels": (0.005, 0.1), "start": (0.001, 10.0),
+        "labels": (0.005, 0.3), "start": (0.001, 10.0),
         "many": (0.003, 1.0), "readout": (0.003, 1.0),
     }  # fmt: skip
 

@@ -31,16 +31,17 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         Variance of the input bias, which is trained even if it starts at 0.
     center : bool or "auto", default="auto"
         Whether to subtract from the activation its mean at initialisation, as the paper does.
-    input_scaling : {"rms", "sphere", "auto", None}, default="auto"
-        "rms": divide X by the root-mean-square norm of the training rows. "sphere": append a
-        constant coordinate if bias_var > 0 and scale every row to unit norm. None: as is.
+    input_scaling : {"rms", "centered", "sphere", "auto", None}, default="auto"
+        "rms": divide X by the root-mean-square norm of the training rows. "centered": subtract the
+        means of the columns first. "sphere": append a constant coordinate if bias_var > 0 and scale
+        every row to unit norm. None: as is.
     hyperparameters : {"loo", None}, default="loo"
         What "auto" stands for above. "loo": a search by closed-form leave-one-out on at most 4,000
         rows, as in the kernel ridge estimators, among the smooth kernels that random features are
         close to; those that are given stay. The readout then begins at the ridge solution with the
         least leave-one-out error. None, and "loo" with more than 50,000 rows, or 5,000 of more than
         256 columns, as images are, which a network trained from scratch serves better: the paper's
-        activation "relu", recurrent_var=0.2, bias_var=0.0, center=True and scaling "rms".
+        activation "relu", recurrent_var=0.2, bias_var=0.0, center=True, and scaling "centered".
     encoding : {"auto", "quantile", "bins", "both", None}, default="auto"
         With hyperparameters="loo", what the network sees beside each column of more than four
         values, as in the kernel ridge estimators.
@@ -76,7 +77,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         train="readout" and hyperparameters=None: penalty c of the mean loss plus c ``|v|^2`` / 2, v
         the readout's weights; "auto" is 1e-5.
     input_dropout : float or "auto", default="auto"
-        Share of the inputs that a step of training sets to 0, scaling up the others. "auto" is 0.15
+        Share of the inputs that a step of training sets to 0, scaling up the others. "auto" is 0.2
         for a classifier trained from scratch on more than 256 columns and rows, as images are, and
         0 otherwise: tables lose by it.
     early_stopping : bool, default=False

@@ -227,12 +227,13 @@ class TrainingNet(NeuralNet):
     def _thinned(self, X):
         """Rows with the share `input_dropout` of their entries set to 0, the others scaled up.
 
-        torch's own dropout draws from the global generator, which is the user's.
+        torch's own dropout draws from the global generator, which is the user's; and four entries
+        are decided by one draw, of 64 bits.
         """
-        kept = torch.empty(X.shape, dtype=X.dtype).bernoulli_(
-            1 - self.input_dropout, generator=self.generator
-        )
-        return X * kept.to(X.device).div_(1 - self.input_dropout)
+        bits = torch.empty(-(-X.numel() // 4), dtype=torch.int64)
+        bits = bits.random_(-(2**63), None, generator=self.generator).view(torch.int16)
+        kept = bits[: X.numel()].view(X.shape) >= round(self.input_dropout * 2**16) - 2**15
+        return X * kept.to(X.device) / (1 - self.input_dropout)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:

@@ -54,7 +54,7 @@ class DEQKernelRidge(MultiOutputMixin, RegressorMixin, BaseKernelRidge):
         "rms"; with ``method="high_dim"``, always the paper's 0.2, 0, True, with input_var=0.8.
     encoding : {"auto", "quantile", "bins", "both", None}, default="auto"
         What the kernel sees beside each column of more than four values: its normal score
-        ("quantile"), its place in each of four bins between quartiles ("bins", piecewise linear),
+        ("quantile"), its place in each of 16 bins of as many rows ("bins", piecewise linear),
         or both. More than 100 such columns are left alone. "auto": nothing unless the kernel is
         searched; then "both" from 700 rows on and 50 for each such column, else "quantile", but
         "bins", where not both, or None where that lowers the leave-one-out errors by more than 5 %.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from .._scaling import InputScaler, root_mean_square_norm
+from .._scaling import InputScaler, column_means, root_mean_square_norm
 from .._solve.exact import solve_cholesky
 from .._solve.leave_one_out import leave_one_out
 from .._theory.engine import kernel_matrix
@@ -39,9 +39,10 @@ class Data:
     n_left_out: int
 
     @classmethod
-    def encoded(cls, encoding, X, y, w, classify, alphas, scale=True):
+    def encoded(cls, encoding, X, y, w, classify, alphas, scale=True, center=False):
         """Of rows X (n, n_features), which are encoded and then scaled to mean squared norm 1."""
         X = encoding.transform(X)
+        X = X - column_means(X, w) if center else X
         X = X / (root_mean_square_norm(X, w) or 1.0) if scale else X
         return cls(encoding, X, y, w, classify, alphas, len(X))
 

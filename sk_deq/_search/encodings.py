@@ -3,8 +3,9 @@ r"""Columns as the kernel sees them, and which of them share a feature weight.
 "plain" leaves them as they are. "quantile" adds to every number its normal score, the quantile of
 the normal distribution at its rank, so that the tails of a skewed column are pulled in and its
 crowded middle is spread. "bins" adds the piecewise-linear encoding, clip((x - a) / (b - a), 0, 1)
-for each bin [a, b] between quartiles, so that one range of a number can matter more than another
-(Gorishniy, Rubachev and Babenko, NeurIPS 2022). "both" adds both, which many rows can tell apart.
+for each of 16 bins [a, b] of as many rows, so that one range of a number can matter more than
+another (Gorishniy, Rubachev and Babenko, NeurIPS 2022). "both" adds both, which many rows can tell
+apart.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .._torch import single_thread
 
 ENCODINGS = ("both", "quantile", "bins", "plain")  # in this order
 MAX_NUMBERS = 100  # numeric columns that are encoded; more are pixels or spectra
-_N_BINS = 4
+_N_BINS = 16
 _FEW_VALUES = 4  # a column of so many distinct values has no ranks to speak of
 _MAX_KNOTS = 256  # of a normal score
 _MANY_ROWS, _PER_NUMBER = 700, 50  # rows from which, in all and for every number, "both" is best

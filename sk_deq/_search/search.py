@@ -119,9 +119,10 @@ def search_kernel(
     lonely = w.max() > _MOST_OF_ALL * w.sum()  # a row that cannot be predicted from the others
     if len(X) < 3 or lonely or torch.equal(y.amin(0), y.amax(0)):
         return [Choice(resolve(given)[0])]  # nothing tells candidates apart
-    as_is = given.get("input_scaling", "rms") is None
+    scaling = given.get("input_scaling", "rms")
+    as_is, centered = scaling is None, scaling == "centered"
     tables = [
-        Data.encoded(encoding, X, y, w, classify, alphas, scale=not as_is)
+        Data.encoded(encoding, X, y, w, classify, alphas, not as_is, centered)
         for encoding in fit_encodings(X, w, ("plain",) if as_is else encodings)
     ]
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0

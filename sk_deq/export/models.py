@@ -31,8 +31,10 @@ def scaled_rows(x, scaler):
     """Rows, double, after an InputScaler: `InputScaler.transform` on a graph."""
     if scaler.mode is None:
         return x
+    if scaler.mean_ is not None:
+        x = x - scaler.mean_
     x = x / scaler.scale_
-    if scaler.mode == "rms":
+    if scaler.mode != "sphere":
         return x
     if scaler.constant_ is not None:
         x = x.with_constant(scaler.constant_)
