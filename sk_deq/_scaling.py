@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from ._state import storable
-from ._torch import to_tensor
 
 INPUT_SCALINGS = ("rms", "sphere", None)
 OF_NETWORKS = ("centered", *INPUT_SCALINGS)
@@ -39,8 +38,11 @@ def root_mean_square_norm(X, sample_weight=None):
 
 
 def column_means(X, weight):
-    """Of a tensor (n, n_features), rows weighted, None for equally."""
-    return X.mean(0) if weight is None else (weight / weight.sum()).to(X) @ X
+    """Of X (n, n_features), rows weighted, None for equally."""
+    if weight is None:
+        return X.mean(0)
+    share = weight / weight.sum()
+    return (share.to(X) if _namespace(X) is torch else share) @ X
 
 
 def standard_deviations(values, weight):
@@ -112,7 +114,7 @@ class InputScaler:
             )
         self.mean_ = None
         if self.mode == "centered":
-            self.mean_ = column_means(to_tensor(X), sample_weight).cpu()
+            self.mean_ = torch.as_tensor(column_means(X, sample_weight)).cpu()
             X = self._centered(X)
         tau0 = root_mean_square_norm(X, sample_weight)
         self.constant_ = (self.bias_var / self.input_var) ** 0.5 if appends else None

@@ -629,7 +629,7 @@ def test_a_warm_start_whose_warning_is_an_error_changes_nothing():
     X, y = IRIS
     model = DEQClassifier(**SMALL, warm_start=True).fit(X, y)
     before, history = model.predict_proba(X), model.history_
-    model.set_params(max_iter=1)
+    model.set_params(max_iter=1, max_epochs=1)  # of which the one begins at no last solutions
     with pytest.raises(ConvergenceWarning, match="did not converge"):
         model.fit(X, y)
     model.module_.features.max_iter = 100

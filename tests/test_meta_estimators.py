@@ -135,7 +135,7 @@ def test_inspection(name):
     X = np.column_stack([X[:, 2], rng.normal(size=len(X))])  # one feature matters, one does not
     model = small(name).fit(X, y)
     importance = permutation_importance(model, X, y, n_repeats=5, random_state=0).importances_mean
-    assert importance[0] > 0.1 > importance[1]
+    assert importance[0] > max(0.1, 4 * importance[1])
     curve = partial_dependence(model, X, [0], grid_resolution=5)["average"][0]
     assert curve.shape == (5,) and curve[-1] > curve[0]
 
