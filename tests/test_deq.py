@@ -441,6 +441,17 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_best_weights(batch_siz
     assert_allclose(model.predict(X), y.mean(), rtol=1e-6)
 
 
+def test_a_loss_that_ends_higher_than_it_began_is_told_of_and_taken_back():
+    X, y = load_wine(return_X_y=True)
+    model = EquivalentExplicitClassifier(
+        16, hyperparameters=None, lr=10, max_epochs=3, batch_size=8, random_state=0
+    )
+    with pytest.warns(ConvergenceWarning, match="twice that of the first in epoch 3.*Lower lr=10"):
+        model.fit(scale(X), y)
+    assert np.isfinite(model.history_[-1]["train_loss"])
+    assert_allclose(model.predict_proba(scale(X)), 1 / 3)  # the initial weights, readout 0
+
+
 @pytest.mark.slow
 def test_a_long_training_at_a_high_learning_rate_stays_well_posed():
     X, y = IRIS

@@ -379,7 +379,7 @@ def test_where_nothing_is_searched_columns_are_centered(cls):
     model = cls(16, hyperparameters=None, max_epochs=2, dtype="float64", random_state=0)
     assert model.fit(X, y).input_scaling_ == "centered"
     there = model.predict(X)
-    far = X + [100.0, 0.0, -3.0, 5.0]
+    far = X + np.array([100.0, 0.0, -3.0, 5.0])
     np.testing.assert_allclose(model.fit(far, y).predict(far), there, rtol=1e-6)
     model.set_params(input_scaling="rms").fit(X, y)
     assert model.input_scaling_ == "rms"
@@ -392,9 +392,29 @@ def test_centered_columns_can_be_asked_for_where_kernels_are_searched(cls):
     X = X[:, :4]
     model = cls(16, input_scaling="centered", train="readout", dtype="float64", random_state=0)
     there, found = model.fit(X, y).predict(X), model.search_results_["criterion"]
-    far = X + [100.0, 0.0, -3.0, 5.0]
+    far = X + np.array([100.0, 0.0, -3.0, 5.0])
     np.testing.assert_allclose(model.fit(far, y).predict(far), there, rtol=1e-4)
     np.testing.assert_allclose(model.search_results_["criterion"], found, rtol=1e-4)
+
+
+def test_many_bins_of_a_column_count_as_four_for_the_rate_of_the_input_weights(monkeypatch):
+    X, y = _diabetes()
+    nets, make = [], training.make_net
+    monkeypatch.setattr(
+        training, "make_net", lambda *args, **k: nets.append(make(*args, **k)) or nets[-1]
+    )
+    for encoding, n in (("bins", 4), ("quantile", 1), (None, 0)):
+        model = EquivalentExplicitRegressor(16, encoding=encoding, max_epochs=1, train="all")
+        model.fit(X, y)
+        numbers = sum(len(np.unique(column)) > 4 for column in X.T)
+        weight = nets[-1].module_.features.input_weight
+        groups = nets[-1].optimizer_.param_groups
+        (peak,) = (group["peak"] for group in groups if group["params"][0] is weight)
+        if encoding == "bins":  # some have two edges at one value
+            assert weight.shape[1] > X.shape[1] + 12 * numbers
+        else:
+            assert weight.shape[1] == X.shape[1] + n * numbers
+        assert peak == pytest.approx(nets[-1].lr * (X.shape[1] + numbers * n) ** 0.5)
 
 
 def test_many_rows_are_trained_on_at_a_higher_rate_and_tried_to_the_end(monkeypatch):

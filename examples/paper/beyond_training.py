@@ -185,16 +185,18 @@ def trained_deq(args, X, y, X_test, y_test, width):
     exact = deq_kernel(some, recurrent_var=0.2, tau0=1.0)
     rows = []
     for epochs in [1, 3] if args.quick else [1, 3, 10, 30]:
-        deq = DEQClassifier(hyperparameters=None, input_dropout=0, **spec, max_epochs=epochs).fit(
-            X, y
-        )
+        deq = DEQClassifier(
+            hyperparameters=None, input_dropout=0, weight_decay=0.1, **spec, max_epochs=epochs
+        ).fit(X, y)
         Z = outputs(deq.module_.features, some).double().numpy()
         row = {"epochs": epochs, "deq_accuracy": float(deq.score(X_test, y_test))}
         K = Z @ Z.T
         row["kernel_norm"] = float(np.linalg.norm(K) / np.linalg.norm(exact))
         row["kernel_cosine"] = float((K * exact).sum() / np.linalg.norm(K) / np.linalg.norm(exact))
         for name, teacher in (("labels", None), ("distilled", deq)):
-            explicit = EquivalentExplicitClassifier.from_deq(deq, teacher=teacher)
+            explicit = EquivalentExplicitClassifier.from_deq(
+                deq, teacher=teacher, weight_decay="auto"
+            )
             explicit.set_params(max_epochs=max(epochs, 10)).fit(X, y)
             row[f"{name}_accuracy"] = float(explicit.score(X_test, y_test))
             row[f"{name}_agreement"] = float(

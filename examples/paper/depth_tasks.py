@@ -45,9 +45,9 @@ def data(task, k, n, seed):
 
 @cache
 def fitted_deq(task, k, seed, n, width):
-    return DEQClassifier(width=width, hyperparameters=None, input_dropout=0, random_state=seed).fit(
-        *data(task, k, n, seed)
-    )
+    spec = {"hyperparameters": None, "input_dropout": 0, "input_scaling": "rms"}
+    deq = DEQClassifier(width, **spec, weight_decay=0.1, random_state=seed)
+    return deq.fit(*data(task, k, n, seed))
 
 
 def measure(n, width, task, k, seed, model):
@@ -56,7 +56,9 @@ def measure(n, width, task, k, seed, model):
         teacher = deq if model.startswith("distilled") else None
         with warnings.catch_warnings():  # one layer has not all the four numbers
             warnings.simplefilter("ignore", ConvergenceWarning)
-            network = EquivalentExplicitClassifier.from_deq(deq, teacher=teacher)
+            network = EquivalentExplicitClassifier.from_deq(
+                deq, teacher=teacher, weight_decay="auto"
+            )
             network.set_params(n_layers=MODELS[model])
             if model.endswith("rate"):  # the defaults of the two kinds of network differ
                 network.set_params(lr=0.005, weight_decay=0.1)

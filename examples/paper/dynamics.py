@@ -100,12 +100,13 @@ def fitted(system, activation, model, seed, n, width):
     if model == "kernel ridge":
         return DEQKernelRidge(1e-6, activation="tanh", hyperparameters=None).fit(X, change)
     spec = {"width": width, "activation": activation, "hyperparameters": None}
+    spec |= {"input_scaling": "rms", "weight_decay": 0.1}
     deq = DEQRegressor(**spec, max_epochs=40, random_state=seed)
     if model == "DEQ":
         return deq.fit(X, change)
     deq = fitted(system, activation, "DEQ", seed, n, width)
     teacher = deq if model == "distilled" else None
-    network = EquivalentExplicitRegressor.from_deq(deq, teacher=teacher)
+    network = EquivalentExplicitRegressor.from_deq(deq, teacher=teacher, weight_decay="auto")
     if model.endswith("rate"):  # the defaults of the two kinds of network differ
         network.set_params(lr=0.005, weight_decay=0.1)
     return network.fit(X, change)

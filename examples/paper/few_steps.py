@@ -43,7 +43,8 @@ def rows_of(data_dir, data, n, n_test):
 def trained_deq(data, seed, width, *sizes):
     X, y, X_test, _ = rows_of(*sizes)
     spec = {"width": width, "input_scaling": None, "dtype": "float32", "random_state": seed}
-    deq = DEQClassifier(hyperparameters=None, input_dropout=0, **spec).fit(X, y)
+    spec |= {"hyperparameters": None, "input_dropout": 0, "weight_decay": 0.1}
+    deq = DEQClassifier(**spec).fit(X, y)
     return deq, outputs(deq.module_, X_test).argmax(1)
 
 
@@ -59,7 +60,9 @@ def measure(args, n, n_test, width, data, seed, model):
         teacher = deq if how == "distilled" else None
         with warnings.catch_warnings():  # one layer has not all the four numbers
             warnings.simplefilter("ignore", ConvergenceWarning)
-            network = EquivalentExplicitClassifier.from_deq(deq, teacher=teacher)
+            network = EquivalentExplicitClassifier.from_deq(
+                deq, teacher=teacher, weight_decay="auto"
+            )
             module = network.set_params(n_layers=n_layers).fit(X, y).module_
     elif model in STEPS:
         features.solver, features.max_iter = "picard", STEPS[model]

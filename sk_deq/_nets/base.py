@@ -265,8 +265,7 @@ class BaseNetwork(DEQEstimator):
     def _new_net(self, lesson, module, n_rows, batch_size, max_epochs, last=None, **settings):
         """The TrainingNet of a module that learns a lesson from so many rows.
 
-        For `last` epochs, if that is not None: the rate goes no higher than in so many of
-        max_epochs, but comes down in the end.
+        For `last` epochs, if not None: at rates as high as in so many of max_epochs, no higher.
         """
         from .training import highest_rate, make_net
 
@@ -276,7 +275,8 @@ class BaseNetwork(DEQEstimator):
         return make_net(
             module, criterion=lesson.loss, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
             weight_decay=weight_decay, to_start=lesson.from_start, accuracy=lesson.task.accuracy,
-            input_dropout=self._dropout(lesson, n_rows > batch_size), **settings,
+            input_dropout=self._dropout(lesson, n_rows > batch_size),
+            most_inputs=lesson.most_inputs, **settings,
         )  # fmt: skip
 
     def _keeps_features(self, lesson, n_rows):
@@ -363,11 +363,12 @@ class BaseNetwork(DEQEstimator):
         return {"n_iter_": n_iter, "_net": None, **_reported([{"epoch": 1, **lesson.start}])}
 
     def _complain(self, diverged, lesson):
-        """Warn of what went wrong; `diverged` is the loss gone back to, if one was not finite."""
+        """Warn of what went wrong; `diverged` is the loss gone back to, if training diverged."""
         epoch = self.history_[-1]
         if diverged is not None:
+            was = "twice that of the first" if np.isfinite(epoch["train_loss"]) else "not finite"
             warn(
-                f"The loss was not finite in epoch {epoch['epoch']}: training stopped and the best "
+                f"The loss was {was} in epoch {epoch['epoch']}: training stopped and the best "
                 f"weights so far, of loss {diverged:.3g}, were restored. Lower "
                 f"lr={self._rates(lesson)[0]:g}.",
                 ConvergenceWarning,

@@ -1,5 +1,6 @@
 """What a network learns from which rows, and where that begins."""
 
+import math
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from .._torch import make_generator, to_tensor
 from .evaluation import SolverStatistics, forward_in_passes, reported_to
 from .exact import ExactNetwork
 from .readout import solve_left_out
+
+_BINS_THAT_COUNT = 4  # of those of a column
 
 
 class Lesson:
@@ -46,6 +49,18 @@ class Lesson:
         if self.from_start:
             return "readout" if self.features_stay else "many" if self.many else "start"
         return "teacher" if self.takes_over else "labels"
+
+    @property
+    def most_inputs(self):
+        """How many columns the rate of the input weights goes by, at most.
+
+        A step moves the weights of a column's bins together: many count as a few.
+        """
+        encoding = self.scaler.encoding
+        if encoding is None:
+            return math.inf
+        added = (values.shape[1] for _, _, values in encoding.scores)
+        return encoding.n_features + sum(min(n, _BINS_THAT_COUNT) for n in added)
 
     @property
     def fitted(self):

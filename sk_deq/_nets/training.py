@@ -17,6 +17,7 @@ from .evaluation import ROWS_PER_PASS, SolverStatistics, reported_to, solved_wit
 from .starts import options_of_training
 from .user_callbacks import copied, require_validation
 
+_RISE = 2  # a loss that ends at so many times that of the first epoch has diverged
 _WARM_UP = 0.3  # share of the steps over which the one-cycle learning rate rises
 _MANY_ITERATIONS = 30  # of a row's fixed point, on average, which is worth a word
 _SMALL = 2**28  # multiplications in an epoch up to which two threads wait more than they gain
@@ -85,6 +86,9 @@ class _BestWeights(_OwnCallback):
             raise _EndOfTraining
 
     def on_train_end(self, net, **kwargs):
+        losses = net.history[:, "train_loss"]
+        if net.one_cycle and net.valid is None and losses[-1] > _RISE * losses[0]:
+            self.diverged_ = True
         worse = self.late_ and self.waited_ > 0
         if self.diverged_ or self.patience is not None or worse:
             net.module_.load_state_dict(self.weights_)
@@ -114,9 +118,10 @@ class TrainingNet(NeuralNet):
 
     def __init__(self, *args, valid=None, weight_decay=0.1, generator=None, statistics=None,
                  accuracy=None, one_cycle=True, watched=False, to_start=False, input_dropout=0.0,
-                 **kwargs):  # fmt: skip
+                 most_inputs=math.inf, **kwargs):  # fmt: skip
         super().__init__(*args, train_split=None, **kwargs)
         self.watched, self.to_start, self.input_dropout = watched, to_start, input_dropout
+        self.most_inputs = most_inputs
         self.valid, self.weight_decay, self.generator = valid, weight_decay, generator
         self.statistics, self.accuracy, self.one_cycle = statistics, accuracy, one_cycle
         self.solving = {}  # how the fixed points of training are solved
@@ -144,7 +149,8 @@ class TrainingNet(NeuralNet):
             getattr(features, "recurrent_weight", None): _RECURRENT_RATE,
         }
         if hasattr(features, "input_weight"):  # or the features stay as they are
-            rates[features.input_weight] = math.sqrt(features.input_weight.shape[1])
+            n_inputs = min(features.input_weight.shape[1], self.most_inputs)
+            rates[features.input_weight] = math.sqrt(n_inputs)
         for parameter in module.parameters():
             rate = rates.get(parameter, 1.0)
             decays = parameter.ndim > 1 and not self.to_start
@@ -329,7 +335,7 @@ def make_net(module, *, patience=None, callbacks=None, **settings):
     """Return an initialised TrainingNet around `module`, whose ``partial_fit`` trains it.
 
     `settings` are criterion, max_epochs, batch_size, lr, weight_decay, to_start, input_dropout,
-    accuracy and one_cycle.
+    most_inputs, accuracy and one_cycle.
     """
     callbacks = copied(callbacks)
     net = TrainingNet(
