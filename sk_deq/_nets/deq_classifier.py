@@ -72,7 +72,7 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         0.001 after a search, then 0.003 with more than 5,000 rows, 3,000 for regression, or for the
         readout alone.
     weight_decay : float or "auto", default="auto"
-        AdamW's weight decay, "auto" is 0.1; after a search weights decay towards where training
+        AdamW's weight decay, "auto" is 0.3; after a search weights decay towards where training
         began, and "auto" is 10, with more than 5,000 rows or for the readout alone 1. With
         train="readout" and hyperparameters=None: penalty c of the mean loss plus c ``|v|^2`` / 2, v
         the readout's weights; "auto" is 1e-5.

@@ -87,7 +87,8 @@ class _BestWeights(_OwnCallback):
 
     def on_train_end(self, net, **kwargs):
         losses = net.history[:, "train_loss"]
-        if net.one_cycle and net.valid is None and losses[-1] > _RISE * losses[0]:
+        whole = losses and net.one_cycle and net.valid is None
+        if whole and losses[-1] > _RISE * losses[0]:
             self.diverged_ = True
         worse = self.late_ and self.waited_ > 0
         if self.diverged_ or self.patience is not None or worse:
