@@ -6,7 +6,7 @@ import torch
 from ._state import storable
 
 INPUT_SCALINGS = ("rms", "sphere", None)
-OF_NETWORKS = ("centered", *INPUT_SCALINGS)
+NETWORK_SCALINGS = ("centered", *INPUT_SCALINGS)
 _TILE = 2**16  # rows whose norms are computed at once
 
 
@@ -48,7 +48,7 @@ def column_means(X, weight):
 def standard_deviations(values, weight):
     """Of the columns of a tensor (n, ..), rows weighted; they neither overflow nor underflow."""
     share = weight / weight.sum()
-    centred = values - share @ values
+    centred = values - column_means(values, weight)
     peak = centred.abs().amax(0)
     peak = peak.where(peak > 0, 1.0)
     return peak * (share @ (centred / peak).square()).sqrt()
@@ -103,8 +103,10 @@ class InputScaler:
 
     def fit(self, X, sample_weight=None):
         """Measure the scale of the training rows, weighted by `sample_weight` (n,) if given."""
-        if self.mode not in OF_NETWORKS:
-            raise ValueError(f"input_scaling={self.mode!r} is unknown; use one of {OF_NETWORKS}.")
+        if self.mode not in NETWORK_SCALINGS:
+            raise ValueError(
+                f"input_scaling={self.mode!r} is unknown; use one of {NETWORK_SCALINGS}."
+            )
         appends = self.mode == "sphere" and self.bias_var > 0
         if appends and not self.input_var > 0:
             raise ValueError(
@@ -138,6 +140,7 @@ class InputScaler:
         return X / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
 
     def _centered(self, X):
+        """Rows less the means of the columns, by mode "centered"; others as they are."""
         if self.mean_ is None:
             return X
         return X - (self.mean_.to(X) if _namespace(X) is torch else self.mean_.numpy())

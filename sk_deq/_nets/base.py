@@ -16,7 +16,7 @@ from torch.nn.utils import skip_init
 from .._array_api import float_dtypes, prototype, to_namespace_of
 from .._base import DEQ_CONSTRAINTS, DEQEstimator, all_or_nothing, forget, unchanged_on_error
 from .._callbacks import begin_fit
-from .._scaling import OF_NETWORKS
+from .._scaling import NETWORK_SCALINGS
 from .._search.encodings import ENCODINGS
 from .._search.preparation import Preparation
 from .._torch import make_generator, resolve_dtype, to_tensor
@@ -58,7 +58,7 @@ class BaseNetwork(DEQEstimator):
         "recurrent_var": [*DEQ_CONSTRAINTS["recurrent_var"], _AUTO],
         "bias_var": [*DEQ_CONSTRAINTS["bias_var"], _AUTO],
         "center": [*DEQ_CONSTRAINTS["center"], _AUTO],
-        "input_scaling": [StrOptions({"auto", *OF_NETWORKS} - {None}), None],
+        "input_scaling": [StrOptions({"auto", *NETWORK_SCALINGS} - {None}), None],
         "hyperparameters": [StrOptions({"loo"}), None],
         "encoding": [StrOptions({"auto", *ENCODINGS} - {"plain"}), None],
         "feature_weights": [_AUTO, None],

@@ -40,7 +40,7 @@ class Data:
 
     @classmethod
     def encoded(cls, encoding, X, y, w, classify, alphas, scale=True, center=False):
-        """Of rows X (n, n_features), which are encoded and then scaled to mean squared norm 1."""
+        """Of rows X (n, n_features), encoded, centred if so wanted, of mean squared norm 1."""
         X = encoding.transform(X)
         X = X - column_means(X, w) if center else X
         X = X / (root_mean_square_norm(X, w) or 1.0) if scale else X

@@ -122,7 +122,7 @@ def search_kernel(
     scaling = given.get("input_scaling", "rms")
     as_is, centered = scaling is None, scaling == "centered"
     tables = [
-        Data.encoded(encoding, X, y, w, classify, alphas, not as_is, centered)
+        Data.encoded(encoding, X, y, w, classify, alphas, scale=not as_is, center=centered)
         for encoding in fit_encodings(X, w, ("plain",) if as_is else encodings)
     ]
     unit = root_mean_square_norm(X, w) ** 2 or 1.0 if as_is else 1.0
