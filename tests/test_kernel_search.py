@@ -304,7 +304,7 @@ def test_unstable_candidates_are_left_out_and_an_error_tells_if_none_is_left():
 
 def test_cholesky_takes_the_penalty_of_the_search_and_cg_compares_it_with_larger_ones():
     X, y = _diabetes(60)
-    model = DEQKernelRidge(solver="cholesky").fit(X, y)
+    model = DEQKernelRidge(solver="cholesky", random_state=0).fit(X, y)
     best = model.search_results_["criterion"].argmin()
     found = model.search_results_["alpha"][best]
     assert model.alpha_ == pytest.approx(found, rel=1e-6)
@@ -365,12 +365,16 @@ def test_many_rows_are_searched_on_a_sample(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_deciding"), [(1000, 0), (1200, 300), (2500, 500)])
 def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding, monkeypatch):
-    learnt, decided, learn, errors_at = [], [], search.learn_weights, Data.errors_at
+    learnt, begun, decided = [], [], []
+    learn, errors_at = search.learn_weights, Data.errors_at
 
-    def learn_weights(trial, data, *args):
+    def learn_weights(trial, data, bias_given, judged, begin):
         learnt.append(data.X[:, 0])
-        assert args[-1] == (n_deciding > 0)
-        return learn(trial, data, *args)
+        begun.append(begin)
+        assert judged == (n_deciding > 0)
+        found = learn(trial, data, bias_given, judged, begin)
+        assert begin is None or not torch.equal(found[0], begin)
+        return found
 
     def count(self, *args):
         if self.n_left_out < len(self.X):
@@ -388,6 +392,10 @@ def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding
     for rows in decided:
         assert len(rows) == n_deciding and not torch.isin(rows, learnt[0]).any()
     assert len(learnt[0]) == min(n, 2000) - n_deciding
+    # the roughest kernel goes on from the weights of the best, or takes them over
+    assert [begin is None for begin in begun] == ([True, False] if n_deciding else [True])
+    weighted = model.search_results_["feature_weights"]
+    assert weighted.sum() == 2
 
 
 @pytest.mark.slow

@@ -43,8 +43,8 @@ def _objective(data, parameters, log_v, others, prior):
     return objective + prior * (log_v - log_v.mean()).square().sum()
 
 
-def learn_weights(trial, data, bias_given, judged):
-    """Descend the criterion by Adam from a Trial's equal weights.
+def learn_weights(trial, data, bias_given, judged, begin=None):
+    """Descend the criterion by Adam from a Trial's equal weights, or from others.
 
     In single precision, which is enough for a direction; in double where K + alpha is singular to
     the former.
@@ -58,13 +58,15 @@ def learn_weights(trial, data, bias_given, judged):
         Whether bias_var stays as it is.
     judged : bool
         Whether other rows will judge the weights, so that more steps can do no harm.
+    begin : tensor of shape (n_encoded,), default=None
+        Weights of another kernel, from where half of the steps are enough.
 
     Returns
     -------
     tensor of shape (n_encoded,), float, float
         Weights, bias_var and the relative alpha.
     """
-    parameters, moments = trial.parameters, data.moments
+    parameters, moments, blocks = trial.parameters, data.moments, data.encoding.blocks
     input_var = parameters["input_var"]
     bias = parameters["bias_var"] / input_var
     alphas = ALPHAS if data.alphas is None else trial.score.relative_alphas
@@ -78,23 +80,28 @@ def learn_weights(trial, data, bias_given, judged):
             [alphas[2], most, 1e3],
         )
     )
+    x = torch.cat([moments.new_zeros(int(blocks.max()) + 1), others])
+    if begin is not None:
+        x[blocks] = begin.log()
+    how = parameters, low, high, judged, begin is not None
     try:
-        x = _descend(data.to(torch.float32), parameters, others, low, high, judged)
+        x = _descend(x, data.to(torch.float32), *how)
     except torch.linalg.LinAlgError:
-        x = _descend(data, parameters, others, low, high, judged)
-    v = x[:-3].exp()[data.encoding.blocks]
+        x = _descend(x, data, *how)
+    v = x[:-3].exp()[blocks]
     bias_var = parameters["bias_var"] if bias_given else float(x[-2].exp()) * input_var
     return v * moments.sum() / (moments @ v), bias_var, float(x[-3].exp())
 
 
-def _descend(data, parameters, others, low, high, judged):
-    """Adam from log v = 0 and `others`, which stay between low and high; in the dtype of data."""
-    others, low, high = (bound.to(data.X) for bound in (others, low, high))
+def _descend(x, data, parameters, low, high, judged, begun):
+    """Adam from x, log v and three others, which stay between low and high; in data's dtype."""
+    x, low, high = (bound.to(data.X) for bound in (x, low, high))
     blocks = _blocks(data)
     prior = _PRIOR[data.task] / len(data.X)
     last = _JUDGED_STEPS * max(1, round(len(data.X) / _OF_ROWS)) if judged else _STEPS[data.task]
     check, promise = last * 2 // 5, 1 if judged else _PROMISE
-    x = torch.cat([others.new_zeros(int(data.encoding.blocks.max()) + 1), others])
+    if begun:  # there is no step at which it has to have gained
+        last, check = last // 2, None
     mean, square = torch.zeros_like(x), torch.zeros_like(x)
     for step in range(1, last + 1):
         x.requires_grad_()

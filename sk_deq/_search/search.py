@@ -145,10 +145,12 @@ def search_kernel(
         data = _of(best, tables).part(slice(len(X) - n_deciding))
         best = _on(best, data.part(slice(_ROWS)))
         trials.append(best)
+        weighted = None
         for start in _starts(trials, best) if weigh else ():
             if out_of_time("the search"):
                 break
-            trials.append(_weighted(start, best, data, given, n_deciding > 0))
+            weighted = _weighted(start, best, data, given, n_deciding > 0, weighted)
+            trials.append(weighted)
             step()
     trials.sort(key=lambda trial: trial.criterion)
     table = results_table(trials)
@@ -243,12 +245,16 @@ def _starts(trials, best):
     return [trial for trial in starts if is_angular(trial.parameters)]
 
 
-def _weighted(start, best, table, given, judged):
+def _weighted(start, best, table, given, judged, other):
     """The Trial of a candidate with feature weights, learnt on a table, beside the best without.
 
-    Unless other rows will judge them, they have to lower its criterion by a tenth.
+    They are learnt from those of the `other` Trial, if there is one, which too few rows to judge
+    them take over. Unless other rows will judge them, they have to lower its criterion by a tenth.
     """
-    v, bias_var, alpha = learn_weights(start, table, "bias_var" in given, judged)
+    v = None if other is None else other.feature_weights
+    bias_var, alpha = start.parameters["bias_var"], start.relative_alpha
+    if v is None or judged:
+        v, bias_var, alpha = learn_weights(start, table, "bias_var" in given, judged, v)
     parameters = {**start.parameters, "bias_var": bias_var}
     score = best.data.weighted(v).score(parameters, alpha)
     gain = score.relative_to(best.score.errors[:, best.at])
