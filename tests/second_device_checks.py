@@ -81,10 +81,10 @@ def test_estimators_give_what_they_give_on_the_cpu(model, devices):
     assert not devices.waits
     found = model.set_params(device="second").fit(X, Y).predict(X)
     assert model.device_.startswith("second") and devices.waits
-    # fixed points of float32 are looked at every five iterations, not every one
-    np.testing.assert_allclose(
-        found, expected, atol=1e-2 if isinstance(model, DEQRegressor) else 1e-9
-    )
+    # AdamW in one kernel, which is not to be had everywhere, rounds weights of float32 otherwise;
+    # fixed points are looked at every five iterations, not every one
+    atol = {EquivalentExplicitRegressor: 1e-5, DEQRegressor: 1e-2}.get(type(model), 1e-9)
+    np.testing.assert_allclose(found, expected, atol=atol)
 
 
 @pytest.mark.parametrize(("cls", "allowed"), [(DEQRegressor, 1), (EquivalentExplicitRegressor, 0)])

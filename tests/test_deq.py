@@ -267,6 +267,20 @@ class Watch(Callback):
         Watch.last = self
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(256, {256}), (257, {128, 129})])
+def test_rows_of_a_training_step(n, sizes):
+    seen = set()
+
+    class Sizes(Callback):
+        def on_batch_end(self, net, batch, training, **kwargs):
+            seen.add(len(batch[0]))
+
+    X = np.random.default_rng(0).normal(size=(n, 2)).astype("float32")
+    model = DEQClassifier(hyperparameters=None, width=4, max_epochs=1, callbacks=[Sizes()])
+    model.fit(X, X[:, 0] > 0)
+    assert seen == sizes
+
+
 def test_nothing_is_held_out_unless_asked_and_user_callbacks_are_copied():
     X, y = IRIS
     mine = Watch()

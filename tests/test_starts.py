@@ -27,7 +27,7 @@ def n_iter(model):
     return np.mean([epoch["fixed_point_n_iter"] for epoch in model.history_])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "Estimator, data, batch_size",
     [(DEQClassifier, DIGITS, 60), (DEQClassifier, IRIS, "auto"), (DEQRegressor, DIABETES, 100)],

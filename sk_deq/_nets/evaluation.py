@@ -27,10 +27,9 @@ class SolverStatistics:
         self._solves = []
 
     def __call__(self, solved, stage):
-        failed = (~solved.converged).sum()
-        summary = torch.stack([solved.n_iter.double().sum(), failed.double()])
-        largest = solved.residual.max() if stage == "forward" else torch.zeros_like(summary[0])
-        self._solves.append((summary, len(solved.n_iter), largest))
+        summary = torch.stack([solved.n_iter.sum(), (~solved.converged).sum()])
+        residual = solved.residual if stage == "forward" else solved.residual.new_zeros(1)
+        self._solves.append((summary, len(solved.n_iter), residual.max()))
 
     def summary(self):
         """Mean iterations per row, largest forward residual, unconverged rows, as a dict."""
@@ -41,7 +40,7 @@ class SolverStatistics:
         return {
             "fixed_point_n_iter": n_iter / sum(rows),
             "fixed_point_residual": float(torch.stack(residuals).max()),
-            "fixed_point_failures": int(failed),
+            "fixed_point_failures": failed,
         }
 
 

@@ -6,7 +6,9 @@ the error that a loose tolerance leaves is small beside the noise of a step.
 
 import torch
 
-TRAINING_TOL = 0.01  # relative, where the user's is not looser
+TRAINING_TOL = 0.01  # relative, where the user's is not looser;
+# of a batch of all rows, whose solutions would lag behind the weights by as much in every step,
+ONE_BATCH_TOL = 0.001
 GRADIENT_TOL = 0.2  # of gradients, which vary more than that from batch to batch
 _BUDGET = 2**28  # bytes that may be kept, forward and backward together
 
@@ -50,16 +52,16 @@ def _dot(a, b):
     return (a * b).sum(1, keepdim=True)
 
 
-def options_of_training(features, n_rows, max_epochs):
+def options_of_training(features, n_rows, max_epochs, one_batch=False):
     """Keywords of the solves of `features` while they are trained, and what to tell of them.
 
-    The dict is empty for features that are no fixed points.
+    The dict is empty for features that are no fixed points. `one_batch` says whether a batch has
+    all the rows.
     """
     if not hasattr(features, "training_options"):
         return {}, ""
-    options = {
-        "tol": max(features.tol, TRAINING_TOL), "gradient_tol": max(features.tol, GRADIENT_TOL)
-    }  # fmt: skip
+    tol = ONE_BATCH_TOL if one_batch else TRAINING_TOL
+    options = {"tol": max(features.tol, tol), "gradient_tol": max(features.tol, GRADIENT_TOL)}
     like = features.bias.detach()
     size = 2 * n_rows * len(like) * like.element_size()
     if size > _BUDGET:

@@ -362,10 +362,12 @@ def train(net, data, valid, generator, task=None, estimator=None):
         net.callbacks_.append(("keep_epochs", keep_epochs(estimator, net, data, valid)))
     n_before = len(net.history)
     features = net.module_.features
-    net.solving, told = options_of_training(features, len(data[0]), net.max_epochs)
+    n_rows = len(data[0])
+    one_batch = n_rows <= net.batch_size
+    net.solving, told = options_of_training(features, n_rows, net.max_epochs, one_batch)
     if told:
         tell(told)
-    work = len(data[0]) * sum(weights.numel() for weights in net.module_.parameters())
+    work = n_rows * sum(weights.numel() for weights in net.module_.parameters())
     threads = single_thread() if work <= _SMALL else nullcontext()
     with threads, reported_to(features, net.statistics), stage("epoch", net.max_epochs) as step:
         net.callbacks_.append(("progress", _Progress(step)))
