@@ -6,9 +6,8 @@ the error that a loose tolerance leaves is small beside the noise of a step.
 
 import torch
 
-TRAINING_TOL = 0.01  # relative, where the user's is not looser;
-# of a batch of all rows, whose solutions would lag behind the weights by as much in every step,
-ONE_BATCH_TOL = 0.001
+TRAINING_TOL = 0.01  # relative, where the user's is not looser
+ONE_BATCH_TOL = 0.001  # the same of steps that take all rows: each starts where the last one ended
 GRADIENT_TOL = 0.2  # of gradients, which vary more than that from batch to batch
 _BUDGET = 2**28  # bytes that may be kept, forward and backward together
 
