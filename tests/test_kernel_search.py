@@ -365,8 +365,8 @@ def test_many_rows_are_searched_on_a_sample(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_deciding"), [(1000, 0), (1200, 300), (2500, 500)])
 def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding, monkeypatch):
-    learnt, begun, decided = [], [], []
-    learn, errors_at = search.learn_weights, Data.errors_at
+    learnt, begun, decided, trials = [], [], [], []
+    learn, errors_at, weighted = search.learn_weights, Data.errors_at, search._weighted
 
     def learn_weights(trial, data, bias_given, judged, begin):
         learnt.append(data.X[:, 0])
@@ -381,6 +381,11 @@ def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding
             decided.append(self.X[-self.n_left_out :, 0])
         return errors_at(self, *args)
 
+    def keep(start, *args):
+        trials.append((start, weighted(start, *args)))
+        return trials[-1][1]
+
+    monkeypatch.setattr(search, "_weighted", keep)
     monkeypatch.setattr(search, "learn_weights", learn_weights)
     monkeypatch.setattr(Data, "errors_at", count)
     rng = np.random.default_rng(0)
@@ -394,8 +399,10 @@ def test_weights_are_judged_by_rows_that_they_were_not_learnt_from(n, n_deciding
     assert len(learnt[0]) == min(n, 2000) - n_deciding
     # the roughest kernel goes on from the weights of the best, or takes them over
     assert [begin is None for begin in begun] == ([True, False] if n_deciding else [True])
-    weighted = model.search_results_["feature_weights"]
-    assert weighted.sum() == 2
+    (_, first), (rough, second) = trials
+    taken_over = torch.equal(first.feature_weights, second.feature_weights)
+    assert taken_over == (n_deciding == 0)
+    assert (second.parameters["bias_var"] == rough.parameters["bias_var"]) == taken_over
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Weights of the features, x_j -> v_j^(1/2) x_j, by gradient descent on the criterion."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -83,11 +85,11 @@ def learn_weights(trial, data, bias_given, judged, begin=None):
     x = torch.cat([moments.new_zeros(int(blocks.max()) + 1), others])
     if begin is not None:
         x[blocks] = begin.log()
-    how = parameters, low, high, judged, begin is not None
+    descend = partial(_descend, x, low=low, high=high, judged=judged, begun=begin is not None)
     try:
-        x = _descend(x, data.to(torch.float32), *how)
+        x = descend(data.to(torch.float32), parameters)
     except torch.linalg.LinAlgError:
-        x = _descend(x, data, *how)
+        x = descend(data, parameters)
     v = x[:-3].exp()[blocks]
     bias_var = parameters["bias_var"] if bias_given else float(x[-2].exp()) * input_var
     return v * moments.sum() / (moments @ v), bias_var, float(x[-3].exp())
