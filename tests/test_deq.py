@@ -391,7 +391,7 @@ def test_class_weights_are_checked(weights, message):
 
 def test_warnings_point_at_the_caller():
     with pytest.warns(ConvergenceWarning) as caught:
-        DEQRegressor(**SMALL, max_iter=1).fit(*DIABETES)
+        DEQRegressor(**{**SMALL, "max_epochs": 1}, max_iter=1).fit(*DIABETES)
     assert {Path(warning.filename) for warning in caught} == {Path(__file__)}
 
 

@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from sk_deq import DEQClassifier, DEQRegressor
 from sk_deq._nets import starts, training
 from sk_deq._nets.evaluation import solved_with
-from sk_deq._nets.starts import TRAINING_TOL, Starts
+from sk_deq._nets.starts import Starts, options_of_training
 from sk_deq.modules import DEQ
 
 IRIS = scale(load_iris().data), load_iris().target
@@ -40,7 +40,10 @@ def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
     losses_warm, n_iter_warm, score = losses(warm), n_iter(warm), warm.score(*data)
     monkeypatch.setattr(training, "options_of_training", lambda *args: ({}, ""))
     cold = model.fit(*data)
-    assert_allclose(losses_warm, losses(cold), rtol=0.05, atol=0.002)
+    losses_cold = losses(cold)
+    assert (losses_warm > 0.95 * losses_cold - 0.002).all()
+    half_an_epoch = np.sqrt(losses_cold[:-1] * losses_cold[1:])  # behind, where the loss falls fast
+    assert (losses_warm[1:] < np.maximum(1.05 * losses_cold[1:] + 0.002, half_an_epoch)).all()
     assert abs(score - cold.score(*data)) < 0.01
     assert n_iter_warm < 0.6 * n_iter(cold)
 
@@ -49,6 +52,7 @@ def test_training_is_that_of_cold_starts_and_takes_fewer_iterations(
 def test_one_loss_curve_where_the_tolerance_is_that_of_prediction(monkeypatch):
     """Where to start does not matter to what is found."""
     monkeypatch.setattr(starts, "TRAINING_TOL", 1e-9)
+    monkeypatch.setattr(starts, "_ERROR", 0.0)
     monkeypatch.setattr(starts, "GRADIENT_TOL", 1e-9)
     model = DEQClassifier(
         hyperparameters=None, width=16, tol=1e-9, max_epochs=20, batch_size=50, random_state=0
@@ -112,6 +116,43 @@ def test_the_adjoint_starts_at_the_scale_and_sign_of_its_gradient():
     assert taken[-1][1].converged.all()
 
 
+def test_rows_start_from_what_was_added_to_what_they_are_now():
+    make = torch.Generator().manual_seed(0)
+    deq = DEQ(30, 100, tol=0.01, generator=make, dtype=torch.float64).eval()
+    x = torch.randn(50, 30, generator=make, dtype=torch.float64) / 30**0.5
+    kept, taken = Starts(len(x), deq.bias.detach()), []
+    deq.report = lambda solved, stage: taken.append(solved)
+    step(deq, x, {"starts": kept})
+    x[:, ::5] = 0.0
+    u = deq._drive(x).detach()
+    step(deq, x, {"starts": kept})
+    step(deq, x, {})
+    last, _, forward, _, cold, _ = taken
+    last, forward_value = last.value.detach(), forward.value.detach()
+    assert_allclose(kept.kept["forward"], forward_value - u, atol=1e-12)
+    kept.kept["forward"][:] = last - u  # to start from the last solution itself
+    step(deq, x, {"starts": kept})
+    warm, plain, cold = (solved.n_iter.double().mean() for solved in (forward, taken[-2], cold))
+    assert warm < plain - 0.4 and warm < cold - 0.4
+
+
+@pytest.mark.parametrize("recurrent_var, least", [(0.05, 0.087), (0.2, 0.031), (0.5, 0.01)])
+def test_training_leaves_an_error_of_two_percent_where_the_layer_contracts_fast(
+    recurrent_var, least
+):
+    make = torch.Generator().manual_seed(0)
+    deq = DEQ(30, 400, recurrent_var=recurrent_var, generator=make).eval()
+    x = torch.randn(200, 30, generator=make) / 30**0.5
+    options, _ = options_of_training(deq, len(x), 2)
+    assert_allclose(options["tol"], least, rtol=0.05)
+    errors, exact = [], deq(x).detach()
+    for solving in ({"tol": options["tol"], "max_iter": 100}, {"tol": 1e-6}):
+        with solved_with(deq, solving):
+            errors.append((deq(x) - exact).norm(dim=1) / exact.norm(dim=1))
+    assert 0 < errors[0].max() < 0.025
+    assert errors[1].max() < 1e-3
+
+
 def test_what_is_not_finite_is_not_started_from():
     deq, x = deq_and_rows()
     expected, gradient = step(deq, x, {})
@@ -137,7 +178,7 @@ def test_predictions_and_validation_are_solved_to_tol():
         tol=1e-6, dtype="float64", callbacks=[Watch()], random_state=0,
     ).fit(X, y)  # fmt: skip
     assert "starts" not in vars(model) and model.module_.features.training_options is None
-    assert 1e-4 < model.fixed_point_residual_ <= TRAINING_TOL
+    assert 1e-4 < model.fixed_point_residual_ <= model.history_[-1]["fixed_point_tol"] < 0.04
     together = model.predict_proba(X)
     assert_allclose(model.predict_proba(X[:7]), together[:7], rtol=1e-10)
     model.module_.features.tol = 1e-12
@@ -145,7 +186,7 @@ def test_predictions_and_validation_are_solved_to_tol():
     loose = DEQClassifier(
         hyperparameters=None, width=16, max_epochs=1, tol=0.1, random_state=0
     ).fit(X, y)
-    assert TRAINING_TOL < loose.fixed_point_residual_ <= 0.1
+    assert 0.04 < loose.fixed_point_residual_ <= 0.1
 
 
 def test_what_does_not_fit_the_budget_starts_cold_and_is_told(monkeypatch, capsys):

@@ -27,7 +27,6 @@ from .evaluation import forward_in_passes
 from .lesson import Lesson, hold_out, keys_of, mean_one, scaled_rows, weighted_rows
 from .pays import epochs_that_pay
 from .resumable import require_resumable
-from .starts import TRAINING_TOL
 
 _BATCH_SIZE = 256  # fewer rows than this are one batch, in which order and repetition do not matter
 _MIN_STEPS = {"labels": 150, "teacher": 150, "start": 60, "many": 60, "readout": 240}
@@ -374,8 +373,7 @@ class BaseNetwork(DEQEstimator):
                 ConvergenceWarning,
             )
         elif epoch.get("fixed_point_failures"):
-            trained = "train_loss" in epoch and not lesson.features_stay
-            tol = max(self.tol, TRAINING_TOL) if trained else self.tol
+            tol = epoch.get("fixed_point_tol", self.tol)
             warn(
                 f"{epoch['fixed_point_failures']} fixed-point solves of the last epoch did not "
                 f"converge: largest relative residual {epoch['fixed_point_residual']:.1e}, "

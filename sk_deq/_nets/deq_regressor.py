@@ -58,8 +58,9 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
     fixed_point_solver : {"auto", "picard", "anderson"}, default="auto"
         "auto" is Picard where the layer contracts fast and Anderson acceleration elsewhere.
     tol : float, default=1e-4
-        Relative change of a row's pre-activations at which its fixed point counts as found; in the
-        steps of training 0.01, or 0.001 if they take all rows at once, if that is larger.
+        Relative change of a row's pre-activations at which its fixed point counts as found. In the
+        steps of training 0.01, or up to 0.1 for a small recurrent_var (0.03 for 0.2), or 0.001 if
+        they take all rows at once, if that is larger.
     max_iter : int, default=100
         Largest number of fixed-point iterations per row.
     max_epochs : int or "auto", default="auto"

@@ -293,6 +293,8 @@ class TrainingNet(NeuralNet):
         if training:
             for name, value in self.statistics.summary().items():
                 self.history.record(name, value)
+            if "tol" in solving:
+                self.history.record("fixed_point_tol", solving["tol"])
             self.history.record("seconds", time.perf_counter() - begin)
 
 
