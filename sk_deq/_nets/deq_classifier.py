@@ -120,7 +120,8 @@ class DEQClassifier(DEQFeatures, NetworkClassifier):
         The network: ``features``, a :class:`sk_deq.modules.DEQ`, and ``readout``. It expects
         rows as ``input_scaling`` leaves them.
     history_ : list of dict
-        One entry per epoch: losses, accuracies, seconds, fixed-point iterations and residual.
+        One entry per epoch: losses, accuracies, seconds, and fixed-point iterations, residual and
+        tolerance.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
     width_ : int

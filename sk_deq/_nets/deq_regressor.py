@@ -115,7 +115,7 @@ class DEQRegressor(DEQFeatures, NetworkRegressor):
         The network: ``features``, a :class:`sk_deq.modules.DEQ`, and ``readout``. It expects
         rows as ``input_scaling`` leaves them.
     history_ : list of dict
-        One entry per epoch: losses, seconds, fixed-point iterations and residual.
+        One entry per epoch: losses, seconds, and fixed-point iterations, residual and tolerance.
     n_iter_ : int
         Epochs trained; for train="readout" the solver's iterations.
     width_ : int
