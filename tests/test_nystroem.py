@@ -154,6 +154,20 @@ def test_penalties_that_take_too_many_steps_are_left_out(monkeypatch):
         assert ridge([1e-5, 1e-6], **options).fit(X, y, w).alpha_ == 1e-5
 
 
+def test_a_penalty_that_is_nearly_solved_for_is_compared(monkeypatch):
+    X, y, w = _data()
+    options = {"solver": "cg", "n_components": 20, "random_state": 3, "tol": 1e-8}
+    monkeypatch.setattr("sk_deq._solve.cg._STEPS", 6)
+    with pytest.warns(ConvergenceWarning, match=r"left out alpha=\[1e-06\], "):
+        model = ridge([1e-6, 0.01, 0.1, 1.0], **options).fit(X, y, w)
+    assert np.isinf(model.validation_errors_[0]) and model.alpha_ == 0.01  # residual 0.08
+    one = ridge(0.01, solver="cholesky").fit(X, y, w)
+    np.testing.assert_allclose(model.predict(X), one.predict(X), rtol=1e-5)
+    monkeypatch.setattr("sk_deq._solve.cg._LEFT_OUT", 0.05)
+    with pytest.warns(ConvergenceWarning, match=r"left out alpha=\[1e-06, 0\.01\], "):
+        assert ridge([1e-6, 0.01, 0.1, 1.0], **options).fit(X, y, w).alpha_ == 0.1
+
+
 def test_conjugate_gradients_with_nothing_to_choose_by_take_the_largest_penalty(monkeypatch):
     X, y, _ = _data(n_outputs=1)
     monkeypatch.setattr(nystroem, "_HELD_OUT", 1.0 - 1e-12)

@@ -30,7 +30,7 @@ class DEQKernelRidgeClassifier(LearnsClasses):
         "nystroem" and "cg". "auto": eleven candidates from 1e-4 to 10 times the mean diagonal of
         the kernel and the mean weight of a row; for "cholesky" the best of those that the search
         looks at, for "cg" that and up to 100 times it, of those that take at most 20 steps to a
-        residual of 0.01. A number is in the units of `sample_weight`, as in scikit-learn.
+        residual of 0.1. A number is in the units of `sample_weight`, as in scikit-learn.
     activation : str or callable, default="auto"
         The DEQ's activation: a registry name or an elementwise torch callable.
     recurrent_var : float or "auto", default="auto"

@@ -29,8 +29,9 @@ _TILE = 2048  # rows and columns of the kernel that are computed at once
 _STRIP = 128  # rows of a tile that serve twice while they are at hand
 _FEW = 16  # columns up to which one thread multiplies
 _SHARES = 16  # of the tiles, one to a thread at a time: sums do not depend on how many there are
-_ROUGHLY = 0.01  # residual at which penalties are compared,
-_STEPS = 20  # that are this far after so many steps
+_ROUGHLY = 0.01  # residual at which penalties are compared, or what it is
+_STEPS = 20  # after so many steps,
+_LEFT_OUT = 0.1  # if it is less than this: their errors are then rather too large than too small
 
 
 def times(A, V):
@@ -103,9 +104,9 @@ def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
     w : tensor of shape (n,)
         Positive weights.
     alphas : list of float
-        Several are solved for side by side, to a residual of 0.01, without the held-out rows; those
-        that need more than `_STEPS` steps for it are left out, but for the largest, which is taken
-        where there are no held-out rows, or no others.
+        Several are solved for side by side, to a residual of 0.01 or for `_STEPS` steps, without
+        the held-out rows; those that are then above `_LEFT_OUT` are left out, but for the largest,
+        which is taken where there are no held-out rows, or no others.
     tol : float
         Bound on the residual over the right-hand side, in norm, of every output.
     max_iter : int
@@ -130,7 +131,7 @@ def solve_cg(tiles, features, y, w, alphas, tol, max_iter, held_out=None):
         found += torch.stack([one.intercept for one in solutions])
         errors = w[rows] @ (found - y[rows, None]).square().sum(2) / w[rows].sum()
         if several:
-            solved = residuals <= bounds[0]
+            solved = residuals <= max(tol, _LEFT_OUT)
             solved[largest] = True
             errors = errors.where(solved, torch.inf)
         else:
