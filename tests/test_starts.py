@@ -128,9 +128,8 @@ def test_rows_start_from_what_was_added_to_what_they_are_now():
     step(deq, x, {"starts": kept})
     step(deq, x, {})
     last, _, forward, _, cold, _ = taken
-    last, forward_value = last.value.detach(), forward.value.detach()
-    assert_allclose(kept.kept["forward"], forward_value - u, atol=1e-12)
-    kept.kept["forward"][:] = last - u  # to start from the last solution itself
+    assert_allclose(kept.kept["forward"], forward.value.detach() - u, atol=1e-12)
+    kept.kept["forward"][:] = last.value.detach() - u  # to start from the last solution itself
     step(deq, x, {"starts": kept})
     warm, plain, cold = (solved.n_iter.double().mean() for solved in (forward, taken[-2], cold))
     assert warm < plain - 0.4 and warm < cold - 0.4

@@ -65,7 +65,7 @@ def _tolerance(features):
     """Of the residual r, in training: what is missing to the solution is r rho / (1 - rho).
 
     That is rho r + rho^2 r + ..., where an iteration leaves the share rho of a change: the square
-    of rho is the variance of the recurrent weight, or less.
+    of rho is the variance of the recurrent weight, or less. The tolerance is 0.1 at most.
     """
     W = features.recurrent_weight.detach()
     rho = max(float(torch.linalg.vector_norm(W)) / len(W) ** 0.5, 0.2)
